@@ -1,0 +1,56 @@
+# carboy: `make` or `make help` shows what there is.
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= $(shell command -v go || echo /usr/local/go/bin/go)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZ    ?= 20s
+BIN     := build/bin/carboy
+LIBEXEC := build/libexec/carboy
+DEPS    := $(abspath build/deps)
+LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+PACKAGE := ./...
+
+export CGO_ENABLED = 0
+export GOTOOLCHAIN = auto
+export CARBOY_DEPS = $(DEPS)
+
+.PHONY: help build install uninstall deps demo test lint fmt bench fuzz clean
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## build carboy and its helpers into build/
+	$(GO) build -trimpath -ldflags '-s -w -X carboy/cmd/carboy/cmd.version=$(VERSION)' -o $(BIN) ./cmd/carboy
+	$(GO) build -trimpath -ldflags '-s -w' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress
+
+install: build ## install below PREFIX (DESTDIR for packages)
+	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/carboy
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/carboy $(LIBEXEC)/carboy-init $(LIBEXEC)/carboy-egress
+
+uninstall: ## remove what install put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/carboy
+	rm -rf $(DESTDIR)$(PREFIX)/libexec/carboy
+
+deps: ## install what bottles need (apt), and what the tests need besides (Go)
+	test/deps.sh $(GO) $(DEPS)
+
+demo: build deps ## run a sealed agent on a private containerd and show what got through (root)
+	$(GO) build -trimpath -o build/demo ./test/demo && build/demo
+
+test: build deps lint ## run every test (root)
+	$(GO) test -timeout 5m ./cmd/... ./runtime/... ./netns/... ./image/... -root
+	$(GO) test -timeout 25m ./test/... -root
+
+lint: ## check style, imports and errors
+	$(GO) run $(LINT) run $(PACKAGE)
+
+fmt: ## format
+	$(GO) run $(LINT) fmt
+
+bench: build deps ## time a bring-up, beside Docker's (root)
+	$(GO) test -timeout 20m ./test -root -run '^$$' -bench . -benchtime 20x
+
+fuzz: ## fuzz the matching of hosts for FUZZ
+	$(GO) test ./runtime/proxy/policy -fuzz FuzzMatch -fuzztime $(FUZZ)
+
+clean: ## remove build/
+	rm -rf build

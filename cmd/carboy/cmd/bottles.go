@@ -1,0 +1,179 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"carboy/runtime"
+)
+
+// withHost runs f with a connection to containerd.
+func withHost(c *cobra.Command, s *settings, f func(context.Context, *runtime.Host) error) error {
+	host, err := s.host()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(host.Context(c.Context()), host), host.Close())
+}
+
+// bottleView is a bottle in JSON output, a contract with its readers.
+type bottleView struct {
+	Name     string    `json:"name"`
+	Instance string    `json:"instance"`
+	Agent    string    `json:"agent"`
+	Image    string    `json:"image"`
+	Runtime  string    `json:"runtime"`
+	Proxy    string    `json:"proxy"`
+	State    string    `json:"state"`
+	Created  time.Time `json:"created"`
+	Owner    string    `json:"owner"`
+	PID      int       `json:"pid"` // of the supervisor
+}
+
+func view(b runtime.Status) bottleView {
+	owner := strconv.Itoa(b.User)
+	if u, err := user.LookupId(owner); err == nil {
+		owner = u.Username
+	}
+	return bottleView{
+		Name: b.Name, Instance: b.Instance, Agent: b.Agent, Image: b.Image, Runtime: b.Runtime,
+		Proxy: b.Proxy, State: b.State, Created: b.Created, Owner: owner, PID: b.Owner.PID,
+	}
+}
+
+func newLs(s *settings) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List bottles",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+				list, err := h.List(ctx)
+				views := make([]bottleView, 0, len(list))
+				for _, b := range list {
+					views = append(views, view(b))
+				}
+				if asJSON {
+					return errors.Join(printJSON(c.OutOrStdout(), views), err)
+				}
+				return errors.Join(printBottles(c.OutOrStdout(), views), err)
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printBottles(w io.Writer, list []bottleView) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	_, _ = fmt.Fprintln(t, "NAME\tAGENT\tIMAGE\tRUNTIME\tPROXY\tSTATE\tAGE\tOWNER") // Flush tells
+	for _, b := range list {
+		age := units.HumanDuration(time.Since(b.Created))
+		_, _ = fmt.Fprintln(t, strings.Join([]string{b.Name, cmp.Or(b.Agent, "-"), b.Image, b.Runtime, b.Proxy, b.State, age, b.Owner}, "\t"))
+	}
+	return t.Flush()
+}
+
+func newInspect(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect NAME",
+		Short: "Print what is known about a bottle as JSON",
+		Args:  exactly(1, "a bottle"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+				r, err := h.Find(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return printJSON(c.OutOrStdout(), h.Inspect(ctx, r))
+			})
+		},
+	}
+}
+
+func newRm(s *settings) *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "rm [-f] NAME...",
+		Short: "Remove bottles",
+		Long:  "Remove bottles that are dead or were kept. With -f running ones are ended first.",
+		Args:  atLeastOne("a bottle"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+				var errs []error
+				for _, name := range args {
+					if err := h.Remove(ctx, name, force); err != nil {
+						errs = append(errs, err)
+						continue
+					}
+					_, _ = fmt.Fprintln(c.OutOrStdout(), name)
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "end running bottles first")
+	return c
+}
+
+func newGC(s *settings) *cobra.Command {
+	var dry, asJSON bool
+	c := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove what dead bottles left behind",
+		Long: `Remove what bottles left whose supervisor is gone: killed, or ended by a reboot.
+Live and kept bottles, and what is not carboy's, are not touched.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+				swept, err := h.GC(ctx, dry)
+				if asJSON {
+					return errors.Join(printJSON(c.OutOrStdout(), swept), err)
+				}
+				return errors.Join(printSwept(c.OutOrStdout(), swept, dry), err)
+			})
+		},
+	}
+	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be removed")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printSwept(w io.Writer, swept []runtime.Swept, dry bool) error {
+	verb := "removed"
+	if dry {
+		verb = "would remove"
+	}
+	for _, x := range swept {
+		if x.Error != "" {
+			continue // told with the error
+		}
+		if _, err := fmt.Fprintf(w, "%s %s %s\n", verb, x.Kind, cmp.Or(x.Name, x.Instance)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cutVariable splits NAME=VALUE and looks NAME alone up in our environment.
+func cutVariable(e string) (name, value string, given bool) {
+	if name, value, given = strings.Cut(e, "="); given {
+		return name, value, true
+	}
+	value, given = os.LookupEnv(name)
+	return name, value, given
+}

@@ -1,0 +1,203 @@
+package cmd
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/go-units"
+
+	"carboy/runtime"
+	"carboy/runtime/invoker"
+	"carboy/runtime/manifest"
+)
+
+// operatorDir holds the operator's manifests.
+const operatorDir = "/etc/carboy"
+
+// plan turns flags and manifests into a checked plan. It reads files as the
+// invoker and touches nothing.
+func (f *runFlags) plan(s *settings, who invoker.User, agent string, term terminal) (*runtime.Plan, error) {
+	var err error
+	r := f.Request
+	r.Engine, r.ProxyImage = s.get("proxy"), s.get("proxy-image")
+	if r.ProxyBinary != "" && s.find("proxy-image").source != "--proxy-image" {
+		r.ProxyImage = ""
+	}
+	r.Lookup = os.LookupEnv
+	if agent != "" {
+		a, b, err := manifest.Find(manifestDirs(who), agent)
+		if err != nil {
+			return nil, err
+		}
+		r.Agent, r.Bottle = &a, &b
+	}
+	if f.envFile != "" {
+		fromFile, err := readEnvFile(who, f.envFile)
+		if err != nil {
+			return nil, err
+		}
+		r.Env = append(fromFile, r.Env...)
+	}
+	if r.TTY, r.Stdin, err = term.streams(f.tty, f.stdin); err != nil {
+		return nil, err
+	}
+	return runtime.NewPlan(r)
+}
+
+// manifestDirs: a user's own files first, read with his rights.
+func manifestDirs(who invoker.User) []manifest.Dir {
+	var dirs []manifest.Dir
+	if own := who.ConfigDir(); own != "" {
+		dirs = append(dirs, manifest.Dir{Path: own, ReadFile: who.ReadFile})
+	}
+	caller := invoker.User{UID: os.Geteuid()}
+	return append(dirs, manifest.Dir{Path: operatorDir, ReadFile: caller.ReadFile})
+}
+
+// readEnvFile takes docker's format: NAME=VALUE or NAME, # comments, no quotes.
+func readEnvFile(who invoker.User, path string) ([]string, error) {
+	const limit = 1 << 20
+	b, err := who.ReadFile(path, limit)
+	if err != nil {
+		return nil, fmt.Errorf("env file: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	var env []string
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimLeft(strings.TrimRight(line, "\r\n"), " \t")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		env = append(env, line)
+	}
+	return env, nil
+}
+
+func printPlan(w io.Writer, p *runtime.Plan, format string) error {
+	if format == "json" {
+		return printJSON(w, p)
+	}
+	return describe(w, p, p.Runtime)
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// describe prints names of variables and never their values.
+func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	row := func(name, value string) { _, _ = fmt.Fprintf(t, "%s\t%s\n", name, value) } // Flush tells
+	agent := cmp.Or(p.Agent, "(none)")
+	if p.Source != "" {
+		agent += " (" + p.Source + ")"
+	}
+	row("agent", agent)
+	row("image", p.Image)
+	row("command", cmp.Or(quoteAll(p.Command), "the image's"))
+	row("user", cmp.Or(p.User, "the image's, or "+runtime.DefaultUser+" where that is root"))
+	row("runtime", runtimeText)
+	row("proxy", proxyText(p.Proxy))
+	row("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))
+	row("allowed hosts", cmp.Or(strings.Join(p.Allow, " "), "(none)"))
+	if len(p.Private) > 0 {
+		row("private addresses", strings.Join(p.Private, " "))
+	}
+	row("limits", limitsText(p.Limits))
+	return t.Flush()
+}
+
+func quoteAll(args []string) string {
+	var out []string
+	for _, a := range args {
+		if a == "" || strings.ContainsFunc(a, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`'"\$`, r) }) {
+			a = fmt.Sprintf("%q", a)
+		}
+		out = append(out, a)
+	}
+	return strings.Join(out, " ")
+}
+
+func proxyText(p runtime.ProxyPlan) string {
+	if from := cmp.Or(p.Binary, p.Image); from != "" {
+		return p.Engine + " (" + from + ")"
+	}
+	return p.Engine + " (hosts only: content is not scanned)"
+}
+
+func limitsText(l runtime.PlanLimits) string {
+	cpus := "all"
+	if l.CPUs > 0 {
+		cpus = fmt.Sprint(l.CPUs)
+	}
+	return fmt.Sprintf("memory %s, cpus %s, pids %d", units.BytesSize(float64(l.Memory)), cpus, l.Pids)
+}
+
+// confirm shows what is about to start, and asks unless told not to.
+func (f *runFlags) confirm(ctx context.Context, p *runtime.Plan, o runtime.UpOptions, note string) error {
+	text := "runc"
+	if o.Runsc != "" {
+		text = "runsc (" + o.Runsc + ")"
+	}
+	if note != "" {
+		text += " (" + note + ")"
+	}
+	if err := describe(os.Stderr, p, text); err != nil {
+		return err
+	}
+	if f.yes {
+		return nil
+	}
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil || !isTerminal(os.Stderr) {
+		return fmt.Errorf("there is no terminal to ask on: use --yes: %w", errdefs.ErrInvalidArgument)
+	}
+	defer tty.Close()
+	if _, err := fmt.Fprint(tty, "start this bottle? [y/N] "); err != nil {
+		return err
+	}
+	switch strings.ToLower(readLine(ctx, tty)) {
+	case "y", "yes":
+		return nil
+	default:
+		return errors.New("not started")
+	}
+}
+
+// readLine returns an empty line when ctx ends first.
+func readLine(ctx context.Context, r io.Reader) string {
+	line := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(r).ReadString('\n') // no answer is a no
+		line <- strings.TrimSpace(text)
+	}()
+	select {
+	case text := <-line:
+		return text
+	case <-ctx.Done():
+		return ""
+	}
+}
+
+func printTimings(w io.Writer, steps []runtime.Step) {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(t, "begin\ttook\t  step")
+	for _, s := range steps {
+		_, _ = fmt.Fprintf(t, "%s\t%s\t  %s\n", millis(s.Begin), millis(s.Took), s.Name)
+	}
+	_ = t.Flush() // stderr may be closed
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }

@@ -1,0 +1,128 @@
+// Package cmd is carboy's command line: flags in, text out. What bottles are
+// and how they live is package runtime's.
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, as docker's where it has them.
+const (
+	exitError  = 1
+	exitUsage  = 2
+	exitCarboy = 125 // a bottle's command was not run, or its end is unknown
+)
+
+// exitStatus is the status of a command in a bottle: carboy ends with it and
+// says nothing.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// failed wraps the errors of commands that run something in a bottle, whose
+// own status has to stay apart from carboy's.
+type failed struct{ error }
+
+func (f failed) Unwrap() error { return f.error }
+
+// Main runs the command line and returns the exit code.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	root := newRoot()
+	err := root.ExecuteContext(ctx)
+	return report(root.ErrOrStderr(), err)
+}
+
+// report prints an error once and turns it into an exit code.
+func report(w io.Writer, err error) int {
+	var status exitStatus
+	if err == nil {
+		return 0
+	}
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	_, _ = fmt.Fprintf(w, "carboy: %v\n", err)
+	var ran failed
+	switch {
+	case errdefs.IsInvalidArgument(err):
+		return exitUsage
+	case errors.As(err, &ran):
+		return exitCarboy
+	default:
+		return exitError
+	}
+}
+
+func newRoot() *cobra.Command {
+	settings := &settings{}
+	root := &cobra.Command{
+		Use:   "carboy",
+		Short: "Run AI coding agents in sealed bottles on containerd",
+		Long: `carboy runs an untrusted agent in a container that can reach nothing but a
+proxy, and the proxy lets through only what you allow. It needs containerd,
+runc or runsc, and CNI plugins; it needs no Docker.`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		Args:              noArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return settings.load(c) },
+	}
+	settings.register(root)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see `%s --help`: %w", err, c.CommandPath(), errdefs.ErrInvalidArgument)
+	})
+	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newRm(settings),
+		newGC(settings), newImage(settings), newPull(settings), newConfig(settings), newVersion())
+	return root
+}
+
+// noArgs and needArgs give the class that makes the exit code 2.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if c.HasSubCommands() {
+		return fmt.Errorf("unknown command %q; see `%s --help`: %w", args[0], c.CommandPath(), errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("%s takes no arguments, got %q: %w", c.CommandPath(), args[0], errdefs.ErrInvalidArgument)
+}
+
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("give %s: %s: %w", what, c.UseLine(), errdefs.ErrInvalidArgument)
+		}
+		return nil
+	}
+}
+
+func atLeastOne(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("give %s: %s: %w", what, c.UseLine(), errdefs.ErrInvalidArgument)
+		}
+		return nil
+	}
+}
+
+func setLogging(level, format string) error {
+	if err := log.SetLevel(level); err != nil {
+		return fmt.Errorf("log level %q: choose trace, debug, info, warn or error: %w", level, errdefs.ErrInvalidArgument)
+	}
+	if err := log.SetFormat(log.OutputFormat(format)); err != nil {
+		return fmt.Errorf("log format %q: choose text or json: %w", format, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/spf13/cobra"
+
+	"carboy/runtime"
+	"carboy/runtime/initproto"
+	"carboy/runtime/invoker"
+)
+
+// traceVariable names a file descriptor that gets a line at the begin and end
+// of every step of a bring-up and tear-down.
+const traceVariable = "CARBOY_TRACE_FD"
+
+// runFlags are those of run that are not in the request.
+type runFlags struct {
+	runtime.Request
+	envFile string
+	tty     string
+	stdin   string
+	yes     bool
+	dryRun  bool
+	format  string
+	timings bool
+	keep    bool
+}
+
+func newRun(s *settings) *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "run [AGENT] [flags] [-- COMMAND ARG...]",
+		Short: "Run an agent in a sealed bottle on this terminal",
+		Long: `Bring up a bottle, run the agent's command in it on this terminal, take
+everything down and exit with the command's exit code: 128 and the signal's
+number for a signal, 126 and 127 for a command that cannot be run or found, 125
+when carboy itself failed, 2 for a wrong request.
+
+AGENT is agents/AGENT.md in ~/.config/carboy of the user who calls (also
+through sudo) or in /etc/carboy. Without one, name an image.`,
+		Example: `  carboy run --image docker.io/library/busybox -- sh
+  carboy run reviewer --allow api.example.com
+  carboy run reviewer --dry-run --format json`,
+		RunE: func(c *cobra.Command, args []string) error {
+			agent, command, err := splitArgs(c, args)
+			if err != nil {
+				return err
+			}
+			f.Command = command
+			return f.run(c, s, agent)
+		},
+	}
+	f.register(c)
+	return c
+}
+
+func (f *runFlags) register(c *cobra.Command) {
+	fl := c.Flags()
+	fl.SortFlags = false
+	fl.StringVar(&f.Image, "image", "", "image of the agent")
+	fl.StringVar(&f.Name, "name", "", "name of the bottle; fails if it is taken (default AGENT, AGENT-2 ... AGENT-99)")
+	fl.StringArrayVar(&f.Allow, "allow", nil, "host the agent may reach: exact, *.example.com, or with :PORT (repeatable)")
+	fl.String("proxy", "", "proxy engine: pipelock or allowlist (default pipelock)")
+	fl.String("proxy-image", "", "image of pipelock")
+	fl.StringVar(&f.ProxyBinary, "proxy-binary", "", "pipelock binary of this host, instead of an image")
+	fl.StringVar(&f.Runtime, "runtime", "", "auto, runc or runsc (default auto: runsc where it works)")
+	fl.StringArrayVarP(&f.Env, "env", "e", nil, "environment variable NAME=VALUE, or NAME to forward it (repeatable)")
+	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=VALUE lines")
+	fl.StringVarP(&f.Workdir, "workdir", "w", "", "working directory in the image")
+	fl.StringVarP(&f.User, "user", "u", "", "user in the image, as name or number, with an optional :group (default the image's, never root)")
+	fl.StringVar(&f.Memory, "memory", "", "memory limit, as 512MiB (default half of the host's, at most 8GiB)")
+	fl.Float64Var(&f.CPUs, "cpus", 0, "number of CPUs (default all)")
+	fl.Int64Var(&f.Pids, "pids-limit", 0, "number of processes and threads (default 4096)")
+	tri(fl.VarPF, &f.tty, "tty", "t", "give the command a terminal (default as stdin and stdout are one)")
+	tri(fl.VarPF, &f.stdin, "interactive", "i", "pass on standard input (default on)")
+	fl.BoolVarP(&f.yes, "yes", "y", false, "do not ask before the start")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and touch nothing")
+	fl.StringVar(&f.format, "format", "text", "of --dry-run: text or json")
+	fl.BoolVar(&f.timings, "timings", false, "print how long each step took")
+	fl.BoolVar(&f.keep, "keep", false, "leave a failed bring-up standing for inspection")
+}
+
+func splitArgs(c *cobra.Command, args []string) (agent string, command []string, err error) {
+	named := args
+	if dash := c.ArgsLenAtDash(); dash >= 0 {
+		named, command = args[:dash], args[dash:]
+	}
+	if len(named) > 1 {
+		return "", nil, fmt.Errorf("more than one agent: %q: put a command after --: %w", named, errdefs.ErrInvalidArgument)
+	}
+	if len(named) == 1 {
+		agent = named[0]
+	}
+	return agent, command, nil
+}
+
+func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
+	start := time.Now()
+	if f.format != "text" && f.format != "json" {
+		return fmt.Errorf("format %q: choose text or json: %w", f.format, errdefs.ErrInvalidArgument)
+	}
+	if f.format == "json" && !f.dryRun {
+		return fmt.Errorf("--format json needs --dry-run: %w", errdefs.ErrInvalidArgument)
+	}
+	who, err := invoker.Current()
+	if err != nil {
+		return err
+	}
+	term := callersTerminal()
+	plan, err := f.plan(s, who, agent, term)
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return printPlan(c.OutOrStdout(), plan, f.format)
+	}
+	if err := f.launch(c.Context(), s, who, plan, term, start); err != nil {
+		return failed{err}
+	}
+	return nil
+}
+
+// launch is everything from the host's side.
+func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, plan *runtime.Plan, term terminal, start time.Time) error {
+	host, err := s.host()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	if host.Trace, err = newTrace(start, f.timings); err != nil {
+		return err
+	}
+	ctx = host.Context(ctx)
+	if err := errors.Join(host.CheckReady(), s.findPlugins(host)); err != nil {
+		return err
+	}
+	options := runtime.UpOptions{Invoker: who.UID, Keep: f.keep, Term: os.Getenv("TERM")}
+	var note string
+	if options.Runsc, note, err = host.ChooseRuntime(ctx, plan.Runtime); err != nil {
+		return err
+	}
+	if plan.Proxy.Binary != "" {
+		if options.Binary, err = who.RealPath(plan.Proxy.Binary); err != nil {
+			return fmt.Errorf("proxy binary: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+	}
+	if err := f.confirm(ctx, plan, options, note); err != nil {
+		return err
+	}
+	sweep(ctx, host)
+	return f.live(ctx, host, plan, options, term)
+}
+
+// sweepTime bounds what a start spends on what others left.
+const sweepTime = 200 * time.Millisecond
+
+// sweep removes what dead bottles left. It must not delay or fail this start:
+// what it could not do stays recorded.
+func sweep(ctx context.Context, host *runtime.Host) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	if _, err := host.GC(ctx, false); err != nil {
+		log.G(ctx).WithError(err).Debug("gc before the start")
+	}
+}
+
+// live brings the bottle up, runs the command and takes the bottle down.
+func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) (err error) {
+	bottle, err := host.Up(ctx, plan, o)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, bottle.Down(ctx))
+		if f.timings {
+			printTimings(os.Stderr, host.Trace.Steps())
+		}
+	}()
+	exit, err := supervise(ctx, bottle, plan, term)
+	if err != nil {
+		return err
+	}
+	if exit.Reason != "" {
+		fmt.Fprintf(os.Stderr, "carboy: %s\n", exit.Reason)
+	}
+	if status := exit.Status(); status != 0 {
+		return exitStatus(status)
+	}
+	return nil
+}
+
+// supervise holds the terminal while the command runs. When ctx ends, by a
+// signal to carboy, the command is ended gracefully.
+func supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term terminal) (initproto.Exit, error) {
+	streams := initproto.Streams{Stdout: os.Stdout, Stderr: os.Stderr}
+	if plan.Stdin {
+		streams.Stdin = os.Stdin
+	}
+	restore, err := term.raw(plan.TTY && plan.Stdin)
+	if err != nil {
+		return initproto.Exit{}, err
+	}
+	defer restore()
+	process, err := b.Start(streams, term.size())
+	if err != nil {
+		return initproto.Exit{}, fmt.Errorf("start the agent's command: %w", err)
+	}
+	live, end := context.WithCancel(ctx)
+	defer end()
+	if plan.TTY {
+		go term.follow(live, process.Resize)
+	}
+	say := func(err error) { fmt.Fprintf(os.Stderr, "carboy: %v%s", err, term.newline(plan.TTY)) }
+	go b.Tend(live, say)
+	go watchProxy(live, b, process, say)
+	select {
+	case <-process.Ended():
+	case <-ctx.Done():
+		if err := b.Stop(process); err != nil {
+			return initproto.Exit{}, fmt.Errorf("stop the agent: %w", err)
+		}
+	}
+	return process.Wait(context.WithoutCancel(ctx))
+}
+
+// watchProxy tells at once when the agent is cut off. It is not freed: there is
+// no other way out.
+func watchProxy(ctx context.Context, b *runtime.Bottle, p *initproto.Process, say func(error)) {
+	select {
+	case <-ctx.Done():
+	case <-p.Ended():
+	case <-b.ProxyEnded():
+		say(fmt.Errorf("the proxy ended (%s): the agent is cut off", b.ProxyEnd(ctx)))
+	}
+}
+
+// newTrace is nil unless somebody looks.
+func newTrace(start time.Time, timings bool) (*runtime.Trace, error) {
+	text := os.Getenv(traceVariable)
+	if text == "" && !timings {
+		return nil, nil
+	}
+	t := &runtime.Trace{Start: start}
+	if text == "" {
+		return t, nil
+	}
+	fd, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%s: not a file descriptor: %w", traceVariable, text, errdefs.ErrInvalidArgument)
+	}
+	t.Out = io.Writer(os.NewFile(uintptr(fd), "trace"))
+	return t, nil
+}

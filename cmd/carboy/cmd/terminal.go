@@ -1,0 +1,122 @@
+package cmd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+
+	"github.com/containerd/console"
+	"github.com/containerd/errdefs"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"carboy/runtime/initproto"
+)
+
+// terminal is what carboy's own standard streams are connected to.
+type terminal struct {
+	in, out bool
+	tty     console.Console // nil without one
+}
+
+func callersTerminal() terminal {
+	t := terminal{in: isTerminal(os.Stdin), out: isTerminal(os.Stdout)}
+	for _, f := range []*os.File{os.Stdin, os.Stdout} {
+		if c, err := console.ConsoleFromFile(f); err == nil && t.tty == nil {
+			t.tty = c
+		}
+	}
+	return t
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// raw passes every key to the command, Ctrl-C too. The caller restores the
+// terminal, whatever happens.
+func (t terminal) raw(want bool) (restore func(), err error) {
+	if !want || !t.in {
+		return func() {}, nil
+	}
+	if err := t.tty.SetRaw(); err != nil {
+		return nil, fmt.Errorf("set the terminal to raw mode: %w", err)
+	}
+	return func() { _ = t.tty.Reset() }, nil // the terminal may have gone
+}
+
+func (t terminal) size() initproto.Size {
+	if t.tty == nil {
+		return initproto.Size{Rows: 24, Cols: 80}
+	}
+	s, err := t.tty.Size()
+	if err != nil {
+		return initproto.Size{Rows: 24, Cols: 80}
+	}
+	return initproto.Size{Rows: s.Height, Cols: s.Width}
+}
+
+// follow tells the command each new size until ctx ends.
+func (t terminal) follow(ctx context.Context, resize func(initproto.Size) error) {
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, unix.SIGWINCH)
+	defer signal.Stop(changed)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			if resize(t.size()) != nil {
+				return
+			}
+		}
+	}
+}
+
+// newline is what a message ends in while the terminal may be raw.
+func (t terminal) newline(tty bool) string {
+	if tty && t.in {
+		return "\r\n"
+	}
+	return "\n"
+}
+
+// triState is a boolean flag that knows whether it was given.
+type triState struct{ value *string }
+
+func (t triState) String() string {
+	if t.value == nil {
+		return ""
+	}
+	return *t.value
+}
+func (t triState) Type() string { return "bool" }
+func (t triState) Set(s string) error {
+	if _, err := strconv.ParseBool(s); err != nil {
+		return err
+	}
+	*t.value = s
+	return nil
+}
+
+func tri(register func(pflag.Value, string, string, string) *pflag.Flag, value *string, name, short, usage string) {
+	register(triState{value}, name, short, usage).NoOptDefVal = "true"
+}
+
+// streams decides on -t and -i: as asked, else as the caller's streams are.
+func (t terminal) streams(tty, stdin string) (wantTTY, wantStdin bool, err error) {
+	wantTTY, wantStdin = t.in && t.out, true
+	if tty != "" {
+		wantTTY, _ = strconv.ParseBool(tty) // checked by Set
+	}
+	if stdin != "" {
+		wantStdin, _ = strconv.ParseBool(stdin)
+	}
+	if wantTTY && wantStdin && tty != "" && !t.in {
+		return false, false, fmt.Errorf("--tty: standard input is not a terminal: %w", errdefs.ErrInvalidArgument)
+	}
+	return wantTTY, wantStdin, nil
+}

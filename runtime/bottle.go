@@ -1,0 +1,242 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"carboy/netns"
+	"carboy/runtime/initproto"
+	"carboy/runtime/proxy"
+)
+
+// Bottle is one that this process supervises. It dies with the process.
+type Bottle struct {
+	Record
+
+	host    *Host
+	plan    *Plan
+	options UpOptions
+	lock    *lock
+	network *netns.Network
+	engine  proxy.Engine
+	proxy   *cell
+	agent   *cell
+
+	engineProcess *initproto.Process
+	proxyTail     tail
+	proxyLog      io.WriteCloser
+	command       initproto.Spec
+	root          bool // the agent was asked to be root
+	control       net.Listener
+}
+
+func (o UpOptions) runtime() string {
+	if o.Runsc != "" {
+		return "runsc"
+	}
+	return "runc"
+}
+
+// leased makes everything that is created on the context belong to the
+// bottle's lease.
+func (b *Bottle) leased(ctx context.Context) context.Context {
+	return leases.WithLease(ctx, b.leaseID())
+}
+
+// Bounds of waiting for a proxy's health.
+const (
+	healthTime  = 15 * time.Second
+	healthPause = 3 * time.Millisecond
+)
+
+// startEngine starts the proxy engine and returns when it is healthy.
+func (b *Bottle) startEngine(ctx context.Context) error {
+	defer b.host.Trace.step("proxy health")()
+	b.proxyLog = &lumberjack.Logger{Filename: filepath.Join(b.logDir(), "proxy.log"), MaxSize: proxyLogSize, MaxBackups: 1}
+	out := io.MultiWriter(&b.proxyTail, b.proxyLog)
+	user := fmt.Sprintf("%d:%d", b.ProxyUser, b.ProxyUser)
+	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: user, NotRoot: true}
+	process, err := b.proxy.init.Start(spec, initproto.Streams{Stdout: out, Stderr: out})
+	if err != nil {
+		return fmt.Errorf("start proxy %s: %w", b.engine.Name, err)
+	}
+	b.engineProcess = process
+	if err := b.awaitHealth(ctx); err != nil {
+		return fmt.Errorf("proxy %s is not healthy: %w%s", b.engine.Name, err, b.lastProxyLines())
+	}
+	return nil
+}
+
+// proxyLogSize is of one of two files, in MiB.
+const proxyLogSize = 8
+
+func (b *Bottle) logDir() string { return filepath.Join(b.host.LogDir, b.Instance) }
+
+func (b *Bottle) lastProxyLines() string {
+	lines := b.proxyTail.lines(10)
+	if len(lines) == 0 {
+		return ""
+	}
+	return "\n  its last words:\n    " + strings.Join(lines, "\n    ")
+}
+
+func (b *Bottle) awaitHealth(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, healthTime, fmt.Errorf("no answer within %v", healthTime))
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return b.network.DialProxy(ctx) },
+	}}
+	for {
+		err := b.askHealth(ctx, client)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-b.engineProcess.Ended():
+			exit, err := b.engineProcess.Wait(ctx)
+			return errors.Join(fmt.Errorf("it ended with status %d %s", exit.Status(), exit.Reason), err)
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case <-time.After(healthPause):
+		}
+	}
+}
+
+func (b *Bottle) askHealth(ctx context.Context, client *http.Client) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.listen().String()+"/health", nil)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("/health answers %s", answer.Status)
+	}
+	return nil
+}
+
+// Start releases the agent's command with the given streams.
+func (b *Bottle) Start(s initproto.Streams, size initproto.Size) (*initproto.Process, error) {
+	defer b.host.Trace.step("agent command")()
+	if err := b.listenControl(); err != nil {
+		return nil, err
+	}
+	spec := b.command
+	spec.Size = size
+	return b.agent.init.Start(spec, s)
+}
+
+// Command is what the agent runs.
+func (b *Bottle) Command() []string { return b.command.Args }
+
+// ProxyEnded is closed when the proxy has gone: the agent is cut off.
+func (b *Bottle) ProxyEnded() <-chan struct{} { return b.engineProcess.Ended() }
+
+// ProxyLog is where the engine's log is kept, also after the bottle's end.
+func (b *Bottle) ProxyLog() string { return filepath.Join(b.logDir(), "proxy.log") }
+
+// ProxyEnd says in words how the proxy ended.
+func (b *Bottle) ProxyEnd(ctx context.Context) string {
+	exit, err := b.engineProcess.Wait(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("status %d%s", exit.Status(), b.lastProxyLines())
+}
+
+// reassertPause is how often the host's part of the wiring is looked at: other
+// tools flush rules, and only the way out depends on ours.
+const reassertPause = 5 * time.Second
+
+// Tend keeps the bottle's way out working until ctx ends. Failures go to warn.
+func (b *Bottle) Tend(ctx context.Context, warn func(error)) {
+	tick := time.NewTicker(reassertPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := b.network.Reassert(ctx); err != nil {
+				warn(fmt.Errorf("restore rules on the host: %w", err))
+			}
+		}
+	}
+}
+
+// stopTime is how long an agent has between SIGTERM and SIGKILL.
+const stopTime = 10 * time.Second
+
+// Stop ends the agent's command: SIGTERM, and SIGKILL after ten seconds.
+func (b *Bottle) Stop(p *initproto.Process) error {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.Ended():
+		return nil
+	case <-time.After(stopTime):
+		return p.Signal(syscall.SIGKILL)
+	}
+}
+
+// Down takes everything down, whatever ctx says. What could not be removed
+// keeps its lease, and gc tries again.
+func (b *Bottle) Down(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
+	defer cancel()
+	_ = os.WriteFile(filepath.Join(b.dir(), endingFile), nil, 0o600) // only for ls
+	if b.control != nil {
+		_ = b.control.Close()
+	}
+	b.agent.close()
+	b.proxy.close()
+	err := b.host.reap(ctx, b.Record, b.lock, b.network.Close)
+	if b.proxyLog != nil {
+		err = errors.Join(err, b.proxyLog.Close())
+	}
+	return err
+}
+
+const downTime = time.Minute
+
+// keepFile marks a failed bring-up that was left standing.
+const keepFile = "keep"
+
+// abandon ends a failed bring-up. With keep its containers stay, without any
+// command: carboy-init holds them and refuses to run one.
+func (b *Bottle) abandon(ctx context.Context, keep bool) error {
+	if !keep {
+		return b.Down(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
+	defer cancel()
+	var errs []error
+	for _, c := range []*cell{b.agent, b.proxy} {
+		if c != nil && c.init != nil {
+			errs = append(errs, c.init.Hold(ctx))
+		}
+	}
+	note, err := json.MarshalIndent(b.Record, "", "  ")
+	errs = append(errs, err, os.WriteFile(filepath.Join(b.dir(), keepFile), note, 0o600), b.lock.release())
+	kept := fmt.Errorf("kept for inspection: files in %s, containers %s and %s, log %s; remove with `carboy rm %s`",
+		b.dir(), b.agentID(), b.proxyID(), b.ProxyLog(), b.Name)
+	return errors.Join(append(errs, kept)...)
+}

@@ -1,0 +1,160 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
+
+	"carboy/netns"
+	"carboy/runtime/proxy"
+)
+
+// Proxy engines run as users of their own: host daemons run as nobody, and a
+// process of the same uid could trace the one that holds secrets.
+const (
+	firstProxyUser = 64000
+	proxyUsers     = 1000
+)
+
+// claim takes a name: the lock of a new instance first, so that no reaper ever
+// sees the lease of a live bottle without it, then the lease. On error nothing
+// is left.
+func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err error) {
+	defer h.Trace.step("claim")()
+	r := Record{
+		Layout: layout, Instance: newInstance(), Agent: p.Agent, Image: p.Image, Runtime: o.runtime(),
+		Proxy: p.Proxy.Engine, User: o.Invoker, StateDir: h.StateDir,
+	}
+	if r.Owner, err = self(); err != nil {
+		return nil, fmt.Errorf("read own start time: %w", err)
+	}
+	network, err := netns.New(h.networkConfig(r, p))
+	if err != nil {
+		return nil, err
+	}
+	r.Network = network.Record()
+	own, err := tryLock(r.lockPath())
+	if err != nil {
+		return nil, fmt.Errorf("lock new bottle: %w", err)
+	}
+	if r, err = h.claimName(ctx, p, r); err != nil {
+		return nil, errors.Join(err, own.remove())
+	}
+	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network}, nil
+}
+
+func (h *Host) networkConfig(r Record, p *Plan) netns.Config {
+	return netns.Config{
+		Instance: r.Instance, StateDir: h.StateDir, PluginDir: h.PluginDir,
+		Range: h.Range, Reserved: h.Reserved, Conflist: h.Conflist,
+		Resolvers: h.DNS, Ports: p.policy.Ports(), ProxyPort: proxy.Port,
+	}
+}
+
+// claimName tries the plan's names in turn. A name whose bottle is dead is
+// freed on the way. Claims of one host take turns, so that each gets a proxy
+// user of its own.
+func (h *Host) claimName(ctx context.Context, p *Plan, r Record) (Record, error) {
+	turn, err := waitLock(filepath.Join(h.StateDir, "claim.lock"), 10*time.Second)
+	if err != nil {
+		return r, fmt.Errorf("wait for another claim: %w", err)
+	}
+	defer func() { _ = turn.release() }()
+	if r.ProxyUser, err = h.freeProxyUser(ctx); err != nil {
+		return r, err
+	}
+	for _, name := range p.names() {
+		r.Name = name
+		err := h.createLease(ctx, r)
+		if errdefs.IsAlreadyExists(err) && h.reapDead(ctx, name) {
+			err = h.createLease(ctx, r)
+		}
+		if !errdefs.IsAlreadyExists(err) {
+			return r, err
+		}
+	}
+	if p.Pinned {
+		return r, fmt.Errorf("a bottle named %s is there already: choose another --name, or remove it with `carboy rm -f %s`: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
+	}
+	return r, fmt.Errorf("all names from %s to %s-99 are taken: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
+}
+
+func (h *Host) createLease(ctx context.Context, r Record) error {
+	labels, err := r.labels()
+	if err != nil {
+		return err
+	}
+	_, err = h.Client.LeasesService().Create(ctx, leases.WithID(r.leaseID()), leases.WithLabels(labels))
+	if err != nil {
+		return fmt.Errorf("create lease %s: %w", r.leaseID(), err)
+	}
+	return nil
+}
+
+// reapDead frees a name whose bottle has no supervisor any more.
+func (h *Host) reapDead(ctx context.Context, name string) bool {
+	r, err := h.Find(ctx, name)
+	if err != nil {
+		return errdefs.IsNotFound(err) // it has just gone
+	}
+	return h.reapIfDead(ctx, r) == nil
+}
+
+func (h *Host) freeProxyUser(ctx context.Context) (int, error) {
+	bottles, _, err := h.records(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for uid := firstProxyUser; uid < firstProxyUser+proxyUsers; uid++ {
+		if !slices.ContainsFunc(bottles, func(r Record) bool { return r.ProxyUser == uid }) {
+			return uid, nil
+		}
+	}
+	return 0, fmt.Errorf("%d bottles are there already, a host takes no more: %w", proxyUsers, errdefs.ErrResourceExhausted)
+}
+
+// writeFiles lays out the run directory. Nothing in it is secret.
+func (b *Bottle) writeFiles() error {
+	files, err := b.engine.Files(b.plan.policy, b.listen())
+	if err != nil {
+		return fmt.Errorf("render configuration of %s: %w", b.engine.Name, err)
+	}
+	hosts := "127.0.0.1 localhost\n" + netns.ProxyAddr.String() + " pipelock proxy\n127.0.0.1 " + b.Name + "\n"
+	text := map[string][]byte{
+		"hosts":             []byte(hosts),
+		"resolv.conf":       []byte("# no resolver: names are the proxy's business\n"),
+		"proxy-hosts":       []byte("127.0.0.1 localhost\n"),
+		"proxy-resolv.conf": resolvConf(b.host.DNS),
+	}
+	for name, content := range files {
+		text[filepath.Join("proxy", name)] = content
+	}
+	for _, dir := range []string{"", "io", "proxy"} {
+		if err := os.MkdirAll(filepath.Join(b.dir(), dir), 0o700); err != nil {
+			return fmt.Errorf("make run directory: %w", err)
+		}
+	}
+	for name, content := range text {
+		if err := os.WriteFile(filepath.Join(b.dir(), name), content, 0o644); err != nil { //nolint:gosec // read by other users in the containers
+			return fmt.Errorf("write run directory: %w", err)
+		}
+	}
+	// The engine's user reads its configuration through the bind mount.
+	return os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755) //nolint:gosec // the directory above is closed
+}
+
+func resolvConf(servers []netip.Addr) []byte {
+	var b []byte
+	for _, s := range servers {
+		b = fmt.Appendf(b, "nameserver %s\n", s)
+	}
+	return b
+}

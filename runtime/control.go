@@ -1,0 +1,79 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"carboy/runtime/initproto"
+)
+
+// controlSocket is where a supervisor takes commands of `carboy exec`.
+const controlSocket = "ctl.sock"
+
+func (r Record) controlPath() string { return filepath.Join(r.dir(), controlSocket) }
+
+// listenControl serves the control socket until the bottle goes down. The
+// directory is root's alone, and the peer is asked as well.
+func (b *Bottle) listenControl() error {
+	l, err := net.Listen("unix", b.controlPath())
+	if err != nil {
+		return fmt.Errorf("open control socket: %w", err)
+	}
+	b.control = l
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return // closed by Down
+			}
+			go b.serveControl(conn.(*net.UnixConn))
+		}
+	}()
+	return nil
+}
+
+func (b *Bottle) serveControl(conn *net.UnixConn) {
+	defer conn.Close()
+	if cred, err := peerCred(conn); err != nil || cred.Uid != 0 {
+		return
+	}
+	_ = b.agent.init.Relay(conn, b.complete) // the peer sees its connection end
+}
+
+// complete gives a further command what the agent has, where its asker left it
+// open.
+func (b *Bottle) complete(s initproto.Spec) initproto.Spec {
+	env := append([]string(nil), b.command.Env...)
+	s.Env = lastWins(append(env, s.Env...))
+	if s.User == "" {
+		s.User, s.NotRoot = b.command.User, b.command.NotRoot
+	}
+	if s.Dir == "" {
+		s.Dir = b.command.Dir
+	}
+	return s
+}
+
+// Dial connects to the supervisor of a running bottle; commands started
+// through the client run in the agent's container. The caller closes conn.
+func (h *Host) Dial(ctx context.Context, name string) (c *initproto.Client, conn net.Conn, err error) {
+	r, err := h.Find(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	var d net.Dialer
+	if conn, err = d.DialContext(ctx, "unix", r.controlPath()); err != nil {
+		return nil, nil, fmt.Errorf("bottle %s is not running (%s): %w", name, h.state(r), errdefs.ErrFailedPrecondition)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	if c, err = initproto.NewClient(conn, conn); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("talk to the supervisor of %s: %w", name, err), conn.Close())
+	}
+	return c, conn, nil
+}

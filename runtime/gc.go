@@ -1,0 +1,179 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Swept is what gc did, or would do, about one thing.
+type Swept struct {
+	Name     string        `json:"name,omitempty"`
+	Instance string        `json:"instance"`
+	Kind     string        `json:"kind"` // bottle, container or lock
+	Took     time.Duration `json:"took"` // in nanoseconds
+	Error    string        `json:"error,omitempty"`
+}
+
+// GC removes what dead bottles left behind: those of this containerd namespace
+// whose lock nobody holds and whose supervisor is gone. Live and kept bottles,
+// and whatever is not carboy's, are not touched. With dry it only says what it
+// would remove.
+func (h *Host) GC(ctx context.Context, dry bool) ([]Swept, error) {
+	records, unknown, err := h.records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	swept := []Swept{}
+	errs := unknown
+	add := func(s Swept, f func() error) {
+		start := time.Now()
+		if !dry {
+			if err := f(); err != nil {
+				s.Error = err.Error()
+				errs = append(errs, err)
+			}
+		}
+		s.Took = time.Since(start)
+		swept = append(swept, s)
+	}
+	for _, r := range records {
+		if h.state(r) != StateDead {
+			continue
+		}
+		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func() error {
+			if err := h.reapIfDead(ctx, r); !errdefs.IsUnavailable(err) {
+				return err
+			}
+			return nil // it lives after all
+		})
+	}
+	orphans, err := h.orphans(ctx, records)
+	errs = append(errs, err)
+	for _, id := range orphans {
+		add(Swept{Kind: "container", Instance: id}, func() error { return h.removeCell(ctx, id) })
+	}
+	for _, instance := range h.freeLocks(records) {
+		add(Swept{Kind: "lock", Instance: instance}, func() error { return h.dropLock(instance) })
+	}
+	return swept, errors.Join(errs...)
+}
+
+// orphans are containers of ours whose lease is gone.
+func (h *Host) orphans(ctx context.Context, records []Record) ([]string, error) {
+	leased := map[string]bool{}
+	for _, r := range records {
+		leased[r.Instance] = true
+	}
+	containers, err := h.Client.ContainerService().List(ctx, `labels."`+labelInstance+`"`)
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var ids []string
+	for _, c := range containers {
+		instance := c.Labels[labelInstance]
+		// A bottle that was claimed after our listing holds its lock.
+		if !leased[instance] && !held(filepath.Join(h.StateDir, "lock", instance)) {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids, nil
+}
+
+// freeLocks are lock files that a process left which died before it made a
+// lease, or after it deleted it.
+func (h *Host) freeLocks(records []Record) []string {
+	entries, err := os.ReadDir(filepath.Join(h.StateDir, "lock"))
+	if err != nil {
+		return nil // none was ever made
+	}
+	leased := map[string]bool{}
+	for _, r := range records {
+		leased[r.Instance] = true
+	}
+	var free []string
+	for _, e := range entries {
+		if !leased[e.Name()] && !held(filepath.Join(h.StateDir, "lock", e.Name())) {
+			free = append(free, e.Name())
+		}
+	}
+	return free
+}
+
+func (h *Host) dropLock(instance string) error {
+	own, err := tryLock(filepath.Join(h.StateDir, "lock", instance))
+	if errdefs.IsUnavailable(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return own.remove()
+}
+
+// Remove ends a bottle and removes it. One that is supervised is only ended
+// with force: its supervisor is asked to, and killed if it does not.
+func (h *Host) Remove(ctx context.Context, name string, force bool) error {
+	r, err := h.Find(ctx, name)
+	if err != nil {
+		return err
+	}
+	own, err := h.takeDead(ctx, r)
+	if errdefs.IsUnavailable(err) {
+		if !force {
+			return fmt.Errorf("bottle %s is %s: end it with `carboy rm -f %s`: %w", name, h.state(r), name, errdefs.ErrFailedPrecondition)
+		}
+		if err := r.Owner.end(ctx, r.lockPath()); err != nil {
+			return fmt.Errorf("end the supervisor of %s: %w", name, err)
+		}
+		own, err = h.takeDead(ctx, r)
+	}
+	if err != nil || own == nil {
+		return err
+	}
+	return h.reap(ctx, r, own, nothing)
+}
+
+// end asks a supervisor to end its bottle and waits until it let go of the
+// lock.
+func (o Owner) end(ctx context.Context, lockPath string) error {
+	fd, err := unix.PidfdOpen(o.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if alive, err := o.alive(); err != nil || !alive { // after the pidfd: it cannot be another's now
+		return err
+	}
+	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+		if gone(ctx, fd, stopTime+downTime/4) {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d does not end: %w", o.PID, context.Cause(ctx))
+}
+
+// gone waits for the process behind a pidfd.
+func gone(ctx context.Context, fd int, patience time.Duration) bool {
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) && ctx.Err() == nil {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		const slice = 100 // ms, so that ctx is looked at
+		if n, err := unix.Poll(poll, slice); err == nil && n > 0 {
+			return true
+		}
+	}
+	return false
+}

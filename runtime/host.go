@@ -1,0 +1,165 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"carboy/image"
+)
+
+// Host is where bottles live: one containerd and one state directory. Every
+// method wants a context that carries the containerd namespace (Context).
+type Host struct {
+	Config
+	Client *containerd.Client
+	Images image.Store
+	Trace  *Trace
+}
+
+// Config is what an operator may set for a host.
+type Config struct {
+	Address     string // containerd's socket
+	Namespace   string // containerd's
+	Snapshotter string
+	StateDir    string // on a tmpfs
+	LogDir      string
+	PluginDir   string // holds the CNI plugins
+	Libexec     string // holds carboy-init and carboy-egress
+	Range       netip.Prefix
+	Reserved    []netip.Prefix
+	DNS         []netip.Addr
+	Conflist    []byte // the operator's own egress network
+	Insecure    []string
+}
+
+// Open connects to containerd. The caller closes the host.
+func Open(c Config) (*Host, error) {
+	if !filepath.IsAbs(c.Address) {
+		return nil, fmt.Errorf("containerd address %q: give an absolute path: %w", c.Address, errdefs.ErrInvalidArgument)
+	}
+	if err := checkSocket(c.Address); err != nil {
+		return nil, err
+	}
+	client, err := containerd.New(c.Address, containerd.WithTimeout(5*time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd at %s: %w", c.Address, err)
+	}
+	return &Host{Config: c, Client: client,
+		Images: image.Store{Client: client, Snapshotter: c.Snapshotter, Insecure: c.Insecure}}, nil
+}
+
+// Close ends the connection.
+func (h *Host) Close() error { return h.Client.Close() }
+
+// Context adds the containerd namespace that every call needs.
+func (h *Host) Context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, h.Namespace)
+}
+
+// checkSocket turns what a user would otherwise wait for into words.
+func checkSocket(address string) error {
+	conn, err := net.DialTimeout("unix", address, 2*time.Second)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("no containerd at %s: start it (systemctl start containerd), install it (apt install containerd), or name its socket with --address: %w", address, errdefs.ErrUnavailable)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("containerd's socket %s is root's: run carboy with sudo: %w", address, errdefs.ErrPermissionDenied)
+	case err != nil:
+		return fmt.Errorf("nothing answers at containerd's socket %s: %w", address, err)
+	}
+	return conn.Close()
+}
+
+// CheckReady refuses a host on which a bottle could not be sealed or removed.
+func (h *Host) CheckReady() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("bottles need root: run carboy with sudo: %w", errdefs.ErrPermissionDenied)
+	}
+	if err := os.MkdirAll(h.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return errors.Join(h.checkStateDir(), h.checkMounts(), h.checkHelpers())
+}
+
+// checkStateDir: what lies there must be gone after a reboot, as the
+// namespaces are.
+func (h *Host) checkStateDir() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(h.StateDir, &st); err != nil {
+		return fmt.Errorf("state directory %s: %w", h.StateDir, err)
+	}
+	if st.Type != unix.TMPFS_MAGIC {
+		return fmt.Errorf("state directory %s is not on a tmpfs: use one below /run: %w", h.StateDir, errdefs.ErrFailedPrecondition)
+	}
+	return os.Chmod(h.StateDir, 0o700)
+}
+
+// checkMounts: files that we show to containers are looked up by containerd's
+// runtime, in its mount namespace.
+func (h *Host) checkMounts() error {
+	pid, err := peerPID(h.Address)
+	if err != nil {
+		return fmt.Errorf("find containerd's process: %w", err)
+	}
+	ours, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return err
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return fmt.Errorf("containerd's mount namespace: %w", err)
+	}
+	if ours != theirs {
+		return fmt.Errorf("carboy runs in another mount namespace than containerd (a unit with PrivateTmp=, ProtectSystem= or the like?): bottles cannot be made from here: %w", errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// peerPID is the process that listens on a unix socket.
+func peerPID(address string) (int, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: address, Net: "unix"})
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	cred, err := peerCred(conn)
+	if err != nil {
+		return 0, err
+	}
+	if cred.Pid == 0 {
+		return 0, errors.New("it is in another pid namespace")
+	}
+	return int(cred.Pid), nil
+}
+
+func peerCred(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	controlErr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(controlErr, err)
+}
+
+func (h *Host) initPath() string { return filepath.Join(h.Libexec, "carboy-init") }
+
+func (h *Host) checkHelpers() error {
+	if _, err := os.Stat(h.initPath()); err != nil {
+		return fmt.Errorf("carboy's helpers are not in %s: install carboy with its libexec directory (make install): %w", h.Libexec, err)
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package initproto
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Client is the supervisor's end of a connection to carboy-init, or the end
+// of `carboy exec` to a supervisor. Its methods may be called at any time
+// from any goroutine.
+type Client struct {
+	w    *Writer
+	done chan struct{}
+
+	mu    sync.Mutex
+	next  uint32
+	sinks map[uint32]Sink
+	err   error
+}
+
+// Sink takes the frames that carry one id.
+type Sink interface {
+	// Take handles a frame; an error ends the connection.
+	Take(Frame) error
+	// Lost tells that no more frames will come.
+	Lost(error)
+}
+
+// NewClient shakes hands and starts to read. The caller closes r and w, after
+// which Done is closed.
+func NewClient(r io.Reader, w io.Writer) (*Client, error) {
+	c := &Client{w: NewWriter(w), done: make(chan struct{}), sinks: map[uint32]Sink{}}
+	buffered := bufio.NewReaderSize(r, 2*Chunk)
+	if err := Handshake(buffered, c.w); err != nil {
+		return nil, err
+	}
+	go c.read(buffered)
+	return c, nil
+}
+
+// Done is closed when the connection has ended; Err then says why.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err is why the connection ended, io.EOF when the other side went away.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *Client) read(r io.Reader) {
+	err := c.dispatch(r)
+	c.mu.Lock()
+	c.err = err
+	lost := c.sinks
+	c.sinks = nil
+	c.mu.Unlock()
+	for _, s := range lost {
+		s.Lost(err)
+	}
+	close(c.done)
+}
+
+func (c *Client) dispatch(r io.Reader) error {
+	for {
+		f, err := ReadFrame(r)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		sink := c.sinks[f.ID]
+		if f.Kind == KindExited || f.Kind == KindDone {
+			delete(c.sinks, f.ID)
+		}
+		c.mu.Unlock()
+		if sink == nil {
+			continue // the tail of a process nobody follows any more
+		}
+		if err := sink.Take(f); err != nil {
+			return err
+		}
+	}
+}
+
+// Route takes a new id: every frame that carries it goes to the sink made for
+// it, up to and with the one that ends the exchange.
+func (c *Client) Route(sink func(id uint32) Sink) (uint32, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sinks == nil {
+		return 0, fmt.Errorf("connection to carboy-init is gone: %w", c.err)
+	}
+	c.next++
+	c.sinks[c.next] = sink(c.next)
+	return c.next, nil
+}
+
+// Forget ends a route; later frames with its id are dropped.
+func (c *Client) Forget(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.sinks, id)
+}
+
+// Send writes a frame as it is.
+func (c *Client) Send(f Frame) error { return c.w.Write(f) }
+
+// reply waits for the Done frame of one request.
+type reply chan error
+
+func (r reply) Take(f Frame) error {
+	var done Done
+	if f.Kind != KindDone {
+		return fmt.Errorf("answer of kind %d: %w", f.Kind, ErrProtocol)
+	}
+	if err := f.Decode(&done); err != nil {
+		return err
+	}
+	if done.Error != "" {
+		r <- errors.New(done.Error)
+		return nil
+	}
+	r <- nil
+	return nil
+}
+
+func (r reply) Lost(err error) { r <- fmt.Errorf("carboy-init went away: %w", err) }
+
+func (c *Client) ask(ctx context.Context, kind Kind, v any) error {
+	answer := make(reply, 1)
+	id, err := c.Route(func(uint32) Sink { return answer })
+	if err != nil {
+		return err
+	}
+	if err := c.w.WriteJSON(kind, id, v); err != nil {
+		c.Forget(id)
+		return err
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		c.Forget(id)
+		return context.Cause(ctx)
+	}
+}
+
+// Put writes a file inside the container. It fails after Seal.
+func (c *Client) Put(ctx context.Context, f File) error {
+	if err := c.ask(ctx, KindFile, f); err != nil {
+		return fmt.Errorf("write %s in the container: %w", f.Path, err)
+	}
+	return nil
+}
+
+// Seal ends provisioning; only after it can commands be started.
+func (c *Client) Seal(ctx context.Context, keep []int) error {
+	if err := c.ask(ctx, KindSeal, Seal{Keep: keep}); err != nil {
+		return fmt.Errorf("drop carboy-init's capabilities: %w", err)
+	}
+	return nil
+}
+
+// Hold makes carboy-init outlive the connection and refuse every command, so
+// that a failed bring-up can be inspected.
+func (c *Client) Hold(ctx context.Context) error { return c.ask(ctx, KindHold, struct{}{}) }

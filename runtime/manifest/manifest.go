@@ -1,0 +1,174 @@
+// Package manifest reads what an operator or a user wrote down about agents
+// and bottles: agents/NAME.md (YAML front matter, the body is the prompt) and
+// bottles/NAME.yaml. It says what is asked for; what is granted is the plan's.
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/goccy/go-yaml"
+)
+
+// Agent is agents/NAME.md.
+type Agent struct {
+	Name    string            `yaml:"-"`
+	Source  string            `yaml:"-"` // the file it was read from
+	Prompt  string            `yaml:"-"`
+	Bottle  string            `yaml:"bottle"`
+	Command []string          `yaml:"command"`
+	Env     map[string]string `yaml:"env"`
+}
+
+// Bottle is bottles/NAME.yaml: what an agent in it may do. An environment
+// value is literal, or ${NAME} for a variable forwarded from the caller.
+type Bottle struct {
+	Source  string            `yaml:"-"`
+	Image   string            `yaml:"image"`
+	User    string            `yaml:"user"`
+	Workdir string            `yaml:"workdir"`
+	Runtime string            `yaml:"runtime"`
+	Env     map[string]string `yaml:"env"`
+	Egress  Egress            `yaml:"egress"`
+	Proxy   Proxy             `yaml:"proxy"`
+	Limits  Limits            `yaml:"limits"`
+}
+
+// Egress is where the proxy may connect to for the agent.
+type Egress struct {
+	Allow   []string `yaml:"allow"`   // host patterns
+	Private []string `yaml:"private"` // private addresses or prefixes that may be reached
+}
+
+// Proxy chooses the engine.
+type Proxy struct {
+	Engine string `yaml:"engine"`
+	Image  string `yaml:"image"`
+}
+
+// Limits bound the agent's container.
+type Limits struct {
+	Memory string  `yaml:"memory"` // as 512MiB or 8GiB
+	CPUs   float64 `yaml:"cpus"`
+	Pids   int64   `yaml:"pids"`
+}
+
+// maxSize bounds a manifest, in bytes.
+const maxSize = 1 << 20
+
+// Dir is a place manifests are read from. ReadFile has the rights of whom the
+// directory belongs to.
+type Dir struct {
+	Path     string
+	ReadFile func(path string, limit int64) ([]byte, error)
+}
+
+var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?$`)
+
+// Find reads an agent and its bottle from the first directory that has the
+// agent. Its bottle comes from there or from a later directory, never from an
+// earlier one: what an operator wrote is not changed by a user's file.
+func Find(dirs []Dir, agent string) (Agent, Bottle, error) {
+	if !name.MatchString(agent) {
+		return Agent{}, Bottle{}, fmt.Errorf("agent name %q: use lower-case letters, digits, '.', '_' and '-', at most 40: %w", agent, errdefs.ErrInvalidArgument)
+	}
+	for i, d := range dirs {
+		a, err := d.agent(agent)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return Agent{}, Bottle{}, err
+		}
+		b, err := findBottle(dirs[i:], a)
+		return a, b, err
+	}
+	return Agent{}, Bottle{}, missing(dirs, "agent "+agent, filepath.Join("agents", agent+".md"))
+}
+
+func findBottle(dirs []Dir, a Agent) (Bottle, error) {
+	if a.Bottle == "" {
+		return Bottle{}, fmt.Errorf("%s: no bottle: the front matter needs a line such as `bottle: dev`: %w", a.Source, errdefs.ErrInvalidArgument)
+	}
+	if !name.MatchString(a.Bottle) {
+		return Bottle{}, fmt.Errorf("%s: bottle name %q: %w", a.Source, a.Bottle, errdefs.ErrInvalidArgument)
+	}
+	for _, d := range dirs {
+		b, err := d.bottle(a.Bottle)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return b, err
+		}
+	}
+	return Bottle{}, missing(dirs, "bottle "+a.Bottle+" (named by "+a.Source+")", filepath.Join("bottles", a.Bottle+".yaml"))
+}
+
+func missing(dirs []Dir, what, file string) error {
+	var looked []string
+	for _, d := range dirs {
+		looked = append(looked, filepath.Join(d.Path, file))
+	}
+	return fmt.Errorf("no %s: looked for %s: %w", what, strings.Join(looked, " and "), errdefs.ErrInvalidArgument)
+}
+
+func (d Dir) agent(name string) (Agent, error) {
+	path := filepath.Join(d.Path, "agents", name+".md")
+	b, err := d.ReadFile(path, maxSize)
+	if err != nil {
+		return Agent{}, fmt.Errorf("agent %s: %w", name, err)
+	}
+	head, body := frontMatter(b)
+	a := Agent{Name: name, Source: path, Prompt: strings.TrimSpace(string(body))}
+	return a, decode(path, head, &a)
+}
+
+func (d Dir) bottle(name string) (Bottle, error) {
+	path := filepath.Join(d.Path, "bottles", name+".yaml")
+	b, err := d.ReadFile(path, maxSize)
+	if err != nil {
+		return Bottle{}, fmt.Errorf("bottle %s: %w", name, err)
+	}
+	bottle := Bottle{Source: path}
+	return bottle, decode(path, b, &bottle)
+}
+
+// frontMatter splits a Markdown file at its --- lines. The head keeps its
+// first line, so that line numbers in errors are the file's.
+func frontMatter(b []byte) (head, body []byte) {
+	const mark = "---\n"
+	text := bytes.ReplaceAll(b, []byte("\r\n"), []byte("\n"))
+	if !bytes.HasPrefix(text, []byte(mark)) {
+		return nil, text
+	}
+	head, body, found := bytes.Cut(text[len(mark):], []byte("\n"+mark))
+	if !found {
+		head = bytes.TrimSuffix(head, []byte("\n---"))
+	}
+	return append([]byte("\n"), head...), body
+}
+
+// decode is strict. Its errors name file and line.
+func decode(path string, b []byte, v any) error {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil
+	}
+	err := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField()).Decode(v)
+	if err == nil {
+		return nil
+	}
+	var at yaml.Error
+	if !errors.As(err, &at) || at.GetToken() == nil {
+		return fmt.Errorf("%s: not valid YAML: %w", path, errdefs.ErrInvalidArgument)
+	}
+	tok := at.GetToken()
+	var unknown *yaml.UnknownFieldError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("%s:%d: unknown key %q: %w", path, tok.Position.Line, tok.Value, errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("%s:%d: %s: %w", path, tok.Position.Line, at.GetMessage(), errdefs.ErrInvalidArgument)
+}

@@ -1,0 +1,78 @@
+package manifest
+
+import (
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+// files is a directory in memory.
+func files(path string, m map[string]string) Dir {
+	return Dir{Path: path, ReadFile: func(name string, _ int64) ([]byte, error) {
+		text, ok := m[strings.TrimPrefix(name, path+"/")]
+		if !ok {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		return []byte(text), nil
+	}}
+}
+
+const agentText = "---\nbottle: dev\ncommand: [claude, --verbose]\n---\nYou are careful.\n\n--- not the end\n"
+
+func TestFind(t *testing.T) {
+	d := files("/etc/carboy", map[string]string{
+		"agents/reviewer.md": agentText,
+		"bottles/dev.yaml":   "image: busybox:1\negress:\n  allow: [a.test, '*.b.test']\nlimits: {memory: 1GiB, cpus: 1.5, pids: 64}\nenv: {A: x, B: '${B}'}\n",
+	})
+	a, b, err := Find([]Dir{d}, "reviewer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Bottle != "dev" || a.Command[1] != "--verbose" || a.Prompt != "You are careful.\n\n--- not the end" || a.Source != "/etc/carboy/agents/reviewer.md" {
+		t.Errorf("agent %+v", a)
+	}
+	if b.Image != "busybox:1" || b.Egress.Allow[1] != "*.b.test" || b.Limits.CPUs != 1.5 || b.Env["B"] != "${B}" {
+		t.Errorf("bottle %+v", b)
+	}
+}
+
+func TestFindErrors(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		agent string
+		files map[string]string
+		want  string
+	}{
+		{"no agent", "x", nil, "looked for /home/u/agents/x.md and /etc/carboy/agents/x.md"},
+		{"path as name", "../x", nil, `agent name "../x"`},
+		{"no front matter", "x", map[string]string{"agents/x.md": "hello"}, "bottle: dev"},
+		{"no bottle", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n"}, "/etc/carboy/bottles/y.yaml"},
+		{"bottle path", "x", map[string]string{"agents/x.md": "---\nbottle: ../y\n---\n"}, "bottle name"},
+		{"unknown key in agent", "x", map[string]string{"agents/x.md": "---\nbottle: y\ncomand: [a]\n---\n"}, `/home/u/agents/x.md:3: unknown key "comand"`},
+		{"unknown key in bottle", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\negress:\n  alow: [a]\n"}, `/home/u/bottles/y.yaml:3: unknown key "alow"`},
+		{"wrong type", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\nlimits:\n  pids: many\n"}, "/home/u/bottles/y.yaml:3:"},
+		{"not YAML", "x", map[string]string{"agents/x.md": "---\nbottle: [y\n---\n"}, "/home/u/agents/x.md:"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, _, err := Find([]Dir{files("/home/u", tt.files), files("/etc/carboy", nil)}, tt.agent)
+			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestOperatorsAgentNeverTakesAUsersBottle(t *testing.T) {
+	user := files("/home/u", map[string]string{"bottles/dev.yaml": "image: evil\n"})
+	etc := files("/etc/carboy", map[string]string{"agents/a.md": agentText, "bottles/dev.yaml": "image: good\n"})
+	_, b, err := Find([]Dir{user, etc}, "a")
+	if err != nil || b.Image != "good" {
+		t.Errorf("bottle %+v, %v", b, err)
+	}
+	_, b, err = Find([]Dir{files("/home/u", map[string]string{"agents/a.md": agentText}), etc}, "a")
+	if err != nil || b.Image != "good" {
+		t.Errorf("a user's agent in the operator's bottle: %+v, %v", b, err)
+	}
+}

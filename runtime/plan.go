@@ -1,0 +1,355 @@
+package runtime
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/docker/go-units"
+	"golang.org/x/sys/unix"
+
+	"carboy/image"
+	"carboy/runtime/manifest"
+	"carboy/runtime/proxy"
+	"carboy/runtime/proxy/policy"
+)
+
+// Defaults of a bottle's limits (bytes, processes).
+const (
+	maxMemory   = 8 << 30 // or half of the host's, if that is less
+	defaultPids = 4096
+	// DefaultUser runs an agent whose image names no user, or root: root is
+	// only for those who ask for it.
+	DefaultUser = "1000:1000"
+)
+
+// Request is what was asked for on a command line, and the manifests that were
+// found for it.
+type Request struct {
+	Agent  *manifest.Agent // nil without one
+	Bottle *manifest.Bottle
+
+	Name        string // pinned
+	Image       string
+	Command     []string
+	Allow       []string
+	Env         []string // NAME=VALUE, or NAME to forward
+	User        string
+	Workdir     string
+	Runtime     string
+	Engine      string
+	ProxyImage  string
+	ProxyBinary string
+	Memory      string
+	CPUs        float64
+	Pids        int64
+	TTY         bool
+	Stdin       bool
+
+	// Lookup finds a variable of the caller's environment.
+	Lookup func(name string) (string, bool)
+}
+
+// Plan is a bottle that could be brought up. It is made without looking at
+// anything but the request, and can be printed; values of variables are not
+// part of what is printed.
+type Plan struct {
+	Agent     string     `json:"agent,omitempty"`
+	Source    string     `json:"source,omitempty"` // of the agent
+	Name      string     `json:"name"`
+	Pinned    bool       `json:"pinned"`
+	Image     string     `json:"image"`
+	Command   []string   `json:"command"` // empty: the image's
+	User      string     `json:"user"`    // empty: the image's, or DefaultUser
+	Workdir   string     `json:"workdir"` // empty: the image's
+	Runtime   string     `json:"runtime"` // auto, runc or runsc
+	Proxy     ProxyPlan  `json:"proxy"`
+	Env       []string   `json:"env"` // names
+	Allow     []string   `json:"allow"`
+	Private   []string   `json:"private"`
+	Limits    PlanLimits `json:"limits"`
+	TTY       bool       `json:"tty"`
+	Stdin     bool       `json:"stdin"`
+	HasPrompt bool       `json:"prompt"`
+
+	env    map[string]string
+	policy policy.Policy
+	prompt string
+}
+
+// ProxyPlan is which engine is used and where it comes from.
+type ProxyPlan struct {
+	Engine string `json:"engine"`
+	Image  string `json:"image,omitempty"`
+	Binary string `json:"binary,omitempty"`
+}
+
+// PlanLimits are the agent's, in bytes, cores and processes.
+type PlanLimits struct {
+	Memory int64   `json:"memory"`
+	CPUs   float64 `json:"cpus"` // zero: all
+	Pids   int64   `json:"pids"`
+}
+
+// NewPlan checks a request. Its errors are of class errdefs.ErrInvalidArgument.
+func NewPlan(r Request) (*Plan, error) {
+	a, b := manifest.Agent{}, manifest.Bottle{}
+	if r.Agent != nil {
+		a, b = *r.Agent, *r.Bottle
+	}
+	p := &Plan{
+		Agent: a.Name, Source: a.Source, prompt: a.Prompt, HasPrompt: a.Prompt != "",
+		User:    cmp.Or(r.User, b.User),
+		Workdir: cmp.Or(r.Workdir, b.Workdir),
+		Runtime: cmp.Or(r.Runtime, b.Runtime, "auto"),
+		TTY:     r.TTY, Stdin: r.Stdin,
+		Command: r.Command,
+	}
+	if len(p.Command) == 0 {
+		p.Command = a.Command
+	}
+	for _, step := range []func() error{
+		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
+		func() error { return p.setName(r.Name) },
+		func() error { return p.setEnv(r, a, b) },
+		func() error { return p.setPolicy(slices.Concat(b.Egress.Allow, r.Allow), b.Egress.Private) },
+		func() error { return p.setProxy(r, b.Proxy) },
+		func() error { return p.setLimits(r, b.Limits) },
+		p.check,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
+
+func (p *Plan) setImage(ref string) error {
+	if ref == "" {
+		return invalid("no image: name an agent whose bottle has one, or use --image")
+	}
+	name, err := image.Normalize(ref)
+	p.Image = name
+	return err
+}
+
+// bottleName keeps socket paths, containerd ids and terminals safe.
+var bottleName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+
+func (p *Plan) setName(pinned string) error {
+	if pinned != "" {
+		if !bottleName.MatchString(pinned) {
+			return invalid("name %q: use lower-case letters, digits and '-', at most 40", pinned)
+		}
+		p.Name, p.Pinned = pinned, true
+		return nil
+	}
+	base := p.Agent
+	if base == "" {
+		named, err := reference.ParseDockerRef(p.Image)
+		if err != nil {
+			return err
+		}
+		base = reference.Path(named)
+		base = base[strings.LastIndexByte(base, '/')+1:]
+	}
+	safe := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(base), "-"), "-")
+	p.Name = strings.TrimRight(safe[:min(len(safe), 36)], "-") // room for -99
+	return nil
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// setEnv merges, later over earlier: the bottle's, the agent's, the flags'.
+func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
+	p.env = map[string]string{}
+	for _, m := range []map[string]string{b.Env, a.Env} {
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			value, err := manifestValue(r, name, m[name])
+			if err != nil {
+				return err
+			}
+			if err := p.addEnv(name, value); err != nil {
+				return err
+			}
+		}
+	}
+	for _, e := range r.Env {
+		name, value, given := strings.Cut(e, "=")
+		if !given {
+			var err error
+			if value, err = forward(r, name); err != nil {
+				return err
+			}
+		}
+		if err := p.addEnv(name, value); err != nil {
+			return err
+		}
+	}
+	p.Env = slices.Sorted(maps.Keys(p.env))
+	return nil
+}
+
+func (p *Plan) addEnv(name, value string) error {
+	if !variableName.MatchString(name) {
+		return invalid("environment variable name %q", name)
+	}
+	if strings.ContainsRune(value, 0) {
+		return invalid("value of environment variable %s holds a NUL byte", name)
+	}
+	p.env[name] = value
+	return nil
+}
+
+func manifestValue(r Request, name, value string) (string, error) {
+	if strings.HasPrefix(value, "?") || strings.HasPrefix(value, "credential:") {
+		return "", invalid("environment variable %s: prompted values and credentials cannot be used yet", name)
+	}
+	if from, ok := strings.CutPrefix(value, "${"); ok && strings.HasSuffix(from, "}") {
+		return forward(r, strings.TrimSuffix(from, "}"))
+	}
+	return value, nil
+}
+
+// forward takes a variable from the caller. sudo drops nearly all of them, so
+// the message says how to keep this one.
+func forward(r Request, name string) (string, error) {
+	if !variableName.MatchString(name) {
+		return "", invalid("environment variable name %q", name)
+	}
+	if value, ok := r.Lookup(name); ok {
+		return value, nil
+	}
+	if _, sudo := r.Lookup("SUDO_UID"); sudo {
+		return "", invalid("environment variable %s is not set: sudo drops it unless called as `sudo --preserve-env=%s carboy ...`", name, name)
+	}
+	return "", invalid("environment variable %s is not set and cannot be forwarded", name)
+}
+
+func (p *Plan) setPolicy(allow, private []string) error {
+	for _, s := range allow {
+		pattern, err := policy.ParsePattern(s)
+		if err != nil {
+			return invalid("%w", err)
+		}
+		p.policy.Allow = append(p.policy.Allow, pattern)
+		p.Allow = append(p.Allow, pattern.String())
+	}
+	for _, s := range private {
+		prefix, err := parsePrefix(s)
+		if err != nil {
+			return invalid("private address %q: give an address or a prefix, as in 10.1.2.3/32", s)
+		}
+		p.policy.Private = append(p.policy.Private, prefix)
+		p.Private = append(p.Private, prefix.String())
+	}
+	p.Allow, p.Private = sortedSet(p.Allow), sortedSet(p.Private)
+	return nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return addr.Prefix(addr.BitLen())
+	}
+	prefix, err := netip.ParsePrefix(s)
+	return prefix.Masked(), err
+}
+
+func sortedSet(list []string) []string {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+func (p *Plan) setProxy(r Request, m manifest.Proxy) error {
+	p.Proxy = ProxyPlan{Engine: cmp.Or(r.Engine, m.Engine, proxy.Pipelock), Binary: r.ProxyBinary}
+	if p.Proxy.Engine != proxy.Pipelock && p.Proxy.Engine != proxy.Allowlist {
+		return invalid("proxy engine %q: choose %s or %s", p.Proxy.Engine, proxy.Pipelock, proxy.Allowlist)
+	}
+	if p.Proxy.Engine == proxy.Allowlist {
+		if r.ProxyImage != "" || r.ProxyBinary != "" {
+			return invalid("--proxy-image and --proxy-binary are for pipelock: the allowlist engine comes with carboy")
+		}
+		return nil
+	}
+	if p.Proxy.Binary != "" {
+		if r.ProxyImage != "" {
+			return invalid("--proxy-image and --proxy-binary exclude each other")
+		}
+		return nil
+	}
+	name, err := image.Normalize(cmp.Or(r.ProxyImage, m.Image, proxy.PipelockImage))
+	p.Proxy.Image = name
+	return err
+}
+
+func (p *Plan) setLimits(r Request, m manifest.Limits) error {
+	p.Limits = PlanLimits{CPUs: cmp.Or(r.CPUs, m.CPUs), Pids: cmp.Or(r.Pids, m.Pids, defaultPids)}
+	text := cmp.Or(r.Memory, m.Memory)
+	if text == "" {
+		p.Limits.Memory = defaultMemory()
+		return nil
+	}
+	n, err := units.RAMInBytes(text)
+	const least = 16 << 20 // carboy-init and a shell
+	if err != nil || n < least {
+		return invalid("memory %q: give a size of at least 16MiB, as in 512MiB or 4g", text)
+	}
+	p.Limits.Memory = n
+	return nil
+}
+
+func defaultMemory() int64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return maxMemory
+	}
+	return min(maxMemory, int64(info.Totalram)*int64(info.Unit)/2)
+}
+
+func (p *Plan) check() error {
+	if !slices.Contains([]string{"auto", "runc", "runsc"}, p.Runtime) {
+		return invalid("runtime %q: choose auto, runc or runsc", p.Runtime)
+	}
+	if p.Limits.CPUs < 0 || p.Limits.CPUs > 0 && p.Limits.CPUs < 0.01 {
+		return invalid("cpus %v: give a number of at least 0.01", p.Limits.CPUs)
+	}
+	if p.Limits.Pids < 16 {
+		return invalid("pids limit %d: give at least 16", p.Limits.Pids)
+	}
+	if p.Workdir != "" && !strings.HasPrefix(p.Workdir, "/") {
+		return invalid("working directory %q: give an absolute path in the image", p.Workdir)
+	}
+	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private} {
+		if *list == nil {
+			*list = []string{} // JSON readers want [] and not null
+		}
+	}
+	return nil
+}
+
+// names are what the bottle may be called, in order.
+func (p *Plan) names() []string {
+	names := []string{p.Name}
+	if p.Pinned {
+		return names
+	}
+	for i := 2; i <= 99; i++ {
+		names = append(names, fmt.Sprintf("%s-%d", p.Name, i))
+	}
+	return names
+}
+
+// EnvLookup is Request.Lookup for this process.
+func EnvLookup(name string) (string, bool) { return os.LookupEnv(name) }

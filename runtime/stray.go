@@ -1,0 +1,121 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// shimTime is how long a shim that was told to end may take.
+const shimTime = 2 * time.Second
+
+// endStrayShims waits for the bottle's shim and kills one that stays: a client
+// that is killed while containerd creates a task can leave a shim of which
+// containerd knows nothing.
+func (h *Host) endStrayShims(ctx context.Context, r Record) error {
+	ctx, cancel := context.WithTimeout(ctx, shimTime)
+	defer cancel()
+	for {
+		shims, err := shimsOf(r)
+		if err != nil || len(shims) == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return killAll(shims)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// shimsOf finds shims by the container id on their command line, which for a
+// grouped shim is that of its first container.
+func shimsOf(r Record) ([]int, error) {
+	return findProcesses(func(args [][]byte) bool {
+		if !bytes.HasPrefix([]byte(filepath.Base(string(args[0]))), []byte("containerd-shim")) {
+			return false
+		}
+		i := slices.IndexFunc(args, func(a []byte) bool { return string(a) == "-id" })
+		return i > 0 && i+1 < len(args) && (string(args[i+1]) == r.agentID() || string(args[i+1]) == r.proxyID())
+	})
+}
+
+func findProcesses(match func(args [][]byte) bool) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err == nil && len(line) > 0 && match(bytes.Split(line, []byte{0})) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+func killAll(pids []int) error {
+	var errs []error
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeCgroup ends what is left in a container's cgroup and removes it from
+// every hierarchy. The cgroups module would do the same, and link D-Bus and an
+// eBPF loader into the command line.
+func removeCgroup(containerID string) error {
+	dirs, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", cgroup(containerID)))
+	if err != nil {
+		return err
+	}
+	dirs = append(dirs, filepath.Join("/sys/fs/cgroup", cgroup(containerID))) // version 2
+	var errs []error
+	for _, dir := range dirs {
+		if err := emptyCgroup(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func emptyCgroup(dir string) error {
+	for range 100 {
+		err := os.Remove(dir)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			return err
+		}
+		var pids []int
+		for _, text := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(text); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		if err := killAll(pids); err != nil {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond) // until the killed have left
+	}
+	return &fs.PathError{Op: "remove", Path: dir, Err: unix.EBUSY}
+}

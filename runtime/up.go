@@ -1,0 +1,331 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"carboy/image"
+	"carboy/netns"
+	"carboy/runtime/bottlespec"
+	"carboy/runtime/initproto"
+	"carboy/runtime/proxy"
+)
+
+// Bring-up as a whole is bounded: no step of it waits for a person.
+const upTime = 2 * time.Minute
+
+// UpOptions are what a bring-up takes beside the plan.
+type UpOptions struct {
+	Invoker int    // uid of who asks
+	Runsc   string // path of runsc, empty for runc
+	Binary  string // path of the proxy binary, empty for an image
+	Keep    bool   // leave a failed bring-up standing
+	Term    string // the caller's kind of terminal
+}
+
+// Up brings up a bottle in which the agent's command has not been started. On
+// error nothing of it is left, unless Keep says so or the error tells what
+// could not be removed. The caller ends it with Down.
+func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, upTime, fmt.Errorf("bring-up took longer than %v", upTime))
+	defer cancel()
+	if err := h.findResolvers(); err != nil {
+		return nil, err
+	}
+	b, err := h.claim(ctx, p, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.abandon(ctx, o.Keep))
+		}
+	}()
+	if err := b.prepare(); err != nil {
+		return nil, err
+	}
+	ctx = b.leased(ctx)
+	wired, shared := make(chan struct{}), make(chan struct{})
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.wire(gctx, wired) })
+	g.Go(func() error { return b.raiseProxy(gctx, shared, wired) })
+	g.Go(func() error { return b.raiseAgent(gctx, shared, wired) })
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := b.verify(ctx); err != nil {
+		return nil, fmt.Errorf("seal not proved, the agent was not started: %w", err)
+	}
+	return b, nil
+}
+
+// findResolvers reads whom the proxy may ask for names, unless it was set.
+func (h *Host) findResolvers() (err error) {
+	if len(h.DNS) == 0 {
+		h.DNS, err = netns.Resolvers("/etc/resolv.conf")
+	}
+	return err
+}
+
+func (b *Bottle) prepare() error {
+	defer b.host.Trace.step("namespaces")()
+	engine, err := proxy.New(b.plan.Proxy.Engine)
+	if err != nil {
+		return err
+	}
+	b.engine = engine
+	if err := b.writeFiles(); err != nil {
+		return err
+	}
+	if err := b.network.Open(); err != nil {
+		return fmt.Errorf("make network namespaces: %w", err)
+	}
+	return nil
+}
+
+func (b *Bottle) wire(ctx context.Context, wired chan<- struct{}) error {
+	defer b.host.Trace.step("network")()
+	if err := b.network.Attach(ctx); err != nil {
+		return fmt.Errorf("attach network: %w", err)
+	}
+	close(wired)
+	return nil
+}
+
+// raiseProxy ends with a proxy that answers from inside the egress namespace.
+// It closes shared when the bottle's shim is there.
+func (b *Bottle) raiseProxy(ctx context.Context, shared chan<- struct{}, wired <-chan struct{}) error {
+	spec, err := b.proxySpec(ctx)
+	if err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	if b.proxy, err = b.create(ctx, "proxy", spec); err != nil {
+		return err
+	}
+	close(shared)
+	if err := b.startCell(ctx, "proxy", b.proxy, wired, nil); err != nil {
+		return err
+	}
+	return b.startEngine(ctx)
+}
+
+// raiseAgent ends with carboy-init waiting for the command.
+func (b *Bottle) raiseAgent(ctx context.Context, shared, wired <-chan struct{}) error {
+	spec, err := b.agentSpec(ctx)
+	if err != nil {
+		return err
+	}
+	if err := await(ctx, shared); err != nil {
+		return err
+	}
+	if b.agent, err = b.create(ctx, "agent", spec); err != nil {
+		return err
+	}
+	var keep []int
+	if b.root {
+		keep = bottlespec.RootCapabilityNumbers()
+	}
+	if err := b.startCell(ctx, "agent", b.agent, wired, keep); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (b *Bottle) create(ctx context.Context, what string, s cellSpec) (*cell, error) {
+	defer b.host.Trace.step(what + " task")()
+	c, err := b.newCell(ctx, s)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", what, err)
+	}
+	return c, nil
+}
+
+// startCell waits for the links, because runsc reads interfaces when it
+// starts, and leaves carboy-init provisioned and sealed.
+func (b *Bottle) startCell(ctx context.Context, what string, c *cell, wired <-chan struct{}, keep []int) error {
+	if err := await(ctx, wired); err != nil {
+		return err
+	}
+	defer b.host.Trace.step(what + " start")()
+	if err := c.start(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, f := range b.files(what) {
+		if err := c.init.Put(ctx, f); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	if err := c.init.Seal(ctx, keep); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// promptPath is on the container's own tmpfs, so it is in no layer.
+const promptPath = "/run/carboy/prompt.md"
+
+// files are what carboy-init writes before any code of the image runs.
+func (b *Bottle) files(what string) []initproto.File {
+	if what != "agent" || b.plan.prompt == "" {
+		return nil
+	}
+	return []initproto.File{{Path: promptPath, Mode: 0o444, Owner: "0:0", Data: []byte(b.plan.prompt + "\n")}}
+}
+
+func await(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (b *Bottle) container(id, hostname, files, netNS string, l bottlespec.Limits) bottlespec.Container {
+	in := func(name string) string { return filepath.Join(b.dir(), files+name) }
+	return bottlespec.Container{
+		Instance: b.Instance, Hostname: hostname, Cgroup: cgroup(id), NetNS: netNS, Init: b.host.initPath(),
+		Resolv: in("resolv.conf"), Hosts: in("hosts"), SharedMem: sharedMemory, Limits: l,
+	}
+}
+
+const sharedMemory = 256 << 20 // browsers need more than the usual 64 MiB
+
+func (b *Bottle) agentSpec(ctx context.Context) (cellSpec, error) {
+	defer b.host.Trace.step("image")()
+	img, err := b.host.Images.Ensure(ctx, b.plan.Image)
+	if err != nil {
+		return cellSpec{}, err
+	}
+	if err := b.resolveCommand(img); err != nil {
+		return cellSpec{}, err
+	}
+	l := b.plan.Limits
+	agent := bottlespec.Agent{Root: b.root, Container: b.container(b.agentID(), b.Name, "",
+		b.network.IsolatedPath(), bottlespec.Limits{Memory: l.Memory, CPUs: l.CPUs, Pids: l.Pids})}
+	return cellSpec{id: b.agentID(), parent: img.Parent, runtime: b.options.Runsc, spec: agent.Opts()}, nil
+}
+
+// The engine's own limits: pipelock takes 25 MiB at rest.
+var proxyLimits = bottlespec.Limits{Memory: 512 << 20, Pids: 256}
+
+func (b *Bottle) proxySpec(ctx context.Context) (cellSpec, error) {
+	spec := bottlespec.Proxy{ConfigDir: filepath.Join(b.dir(), "proxy"), Container: b.container(b.proxyID(),
+		"proxy", "proxy-", b.network.EgressPath(), proxyLimits)}
+	s := cellSpec{id: b.proxyID()}
+	if b.plan.Proxy.Image != "" {
+		img, err := b.host.Images.Ensure(ctx, b.plan.Proxy.Image)
+		if err != nil {
+			return cellSpec{}, err
+		}
+		s.parent = img.Parent
+	} else {
+		spec.Binds = b.engineBinds()
+	}
+	s.spec = spec.Opts()
+	return s, nil
+}
+
+// engineBinds shows an engine of the host, and the authorities it trusts, in
+// an empty root.
+func (b *Bottle) engineBinds() []bottlespec.Bind {
+	source := filepath.Join(b.host.Libexec, "carboy-egress")
+	if b.options.Binary != "" {
+		source = b.options.Binary
+	}
+	binds := []bottlespec.Bind{{Source: source, Target: b.engine.Path}}
+	const authorities = "/etc/ssl/certs/ca-certificates.crt"
+	if _, err := os.Stat(authorities); err == nil {
+		binds = append(binds, bottlespec.Bind{Source: authorities, Target: authorities})
+	}
+	return binds
+}
+
+// resolveCommand settles what the plan left to the image. An image may name
+// root, but only the operator gets it.
+func (b *Bottle) resolveCommand(img image.Image) error {
+	command := b.plan.Command
+	if len(command) == 0 {
+		command = append(append([]string(nil), img.Config.Entrypoint...), img.Config.Cmd...)
+	}
+	if len(command) == 0 {
+		return invalid("image %s names no command: give one after --", img.Ref)
+	}
+	b.root = isRoot(b.plan.User)
+	user := b.plan.User
+	if user == "" {
+		user = img.Config.User
+		if user == "" || isRoot(user) {
+			user = DefaultUser
+		}
+	}
+	dir := b.plan.Workdir
+	if dir == "" {
+		dir = img.Config.WorkingDir
+	}
+	if dir == "" {
+		dir = "/"
+	}
+	b.command = initproto.Spec{
+		Args: command, Env: b.environment(img.Config.Env), Dir: dir, User: user,
+		TTY: b.plan.TTY, NotRoot: b.plan.User == "",
+	}
+	return nil
+}
+
+func isRoot(user string) bool {
+	name, _, _ := strings.Cut(user, ":")
+	return name == "root" || strings.Trim(name, "0") == "" && name != ""
+}
+
+// environment is the image's, then the way to the proxy, then what was asked
+// for. curl reads http_proxy in lower case only, others upper case only.
+func (b *Bottle) environment(image []string) []string {
+	url := "http://" + b.listen().String()
+	env := append([]string(nil), image...)
+	for _, name := range []string{"http_proxy", "https_proxy"} {
+		env = append(env, name+"="+url, strings.ToUpper(name)+"="+url)
+	}
+	const local = "localhost,127.0.0.1,::1"
+	env = append(env, "no_proxy="+local, "NO_PROXY="+local, "CARBOY="+b.Name)
+	if b.plan.prompt != "" {
+		env = append(env, "CARBOY_PROMPT_FILE="+promptPath)
+	}
+	if b.options.Runsc != "" {
+		env = append(env, "BUN_JSC_useJIT=0") // Bun's JIT crashes under gVisor
+	}
+	if b.plan.TTY {
+		env = append(env, "TERM="+b.options.Term)
+	}
+	for _, name := range b.plan.Env {
+		env = append(env, name+"="+b.plan.env[name])
+	}
+	return lastWins(env)
+}
+
+// lastWins drops earlier values of a variable: programs differ in which of two
+// they take.
+func lastWins(env []string) []string {
+	at := map[string]int{}
+	var out []string
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		if i, ok := at[name]; ok {
+			out[i] = e
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+func (b *Bottle) listen() netip.AddrPort { return netip.AddrPortFrom(netns.ProxyAddr, proxy.Port) }

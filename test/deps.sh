@@ -1,0 +1,33 @@
+#!/bin/sh
+# deps.sh GO DIR: installs the Debian packages that bottles and the tests need,
+# where they are missing, and builds the pinned containerd, CNI plugins and
+# runsc of the tests into DIR. Nothing is started.
+set -eu
+go=$1 dir=$2
+
+missing=
+for package in containerd runc containernetworking-plugins nftables iptables busybox-static iproute2; do
+	dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+	apt-get update -qq
+	# shellcheck disable=SC2086 # a list of words
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+fi
+
+# build VERSIONED-NAME PACKAGE@VERSION...
+build() {
+	into=$dir/$1
+	shift
+	[ -e "$into/.done" ] && return
+	for package; do
+		GOBIN=$into GOFLAGS=-buildvcs=false "$go" install -trimpath -ldflags '-s -w' "$package"
+	done
+	touch "$into/.done"
+}
+
+containerd=github.com/containerd/containerd/v2/cmd
+plugins=github.com/containernetworking/plugins/plugins
+build containerd-2.4.2 $containerd/containerd@v2.4.2 $containerd/containerd-shim-runc-v2@v2.4.2
+build cni-1.9.1 $plugins/main/ptp@v1.9.1 $plugins/ipam/host-local@v1.9.1
+build runsc-20260905 gvisor.dev/gvisor/runsc@v0.0.0-20260905035102-160fafc42237
