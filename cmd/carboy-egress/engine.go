@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,42 +17,30 @@ import (
 	"carboy/runtime/proxy/policy"
 )
 
-const dialTime = 10 * time.Second
-
-// resolver is the part of net.Resolver that is used.
-type resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
-// engine decides and logs; the handlers carry bytes.
+// engine decides and logs; forward.go and tunnel.go carry bytes.
 type engine struct {
-	policy  atomic.Pointer[policy.Policy]
-	resolve resolver
-	idle    time.Duration
+	policy    atomic.Pointer[policy.Policy]
+	resolve   resolver
+	transport *http.Transport // for requests; tunnels have their own connection
+	idle      time.Duration
 
 	logMu sync.Mutex
 	log   io.Writer
 
-	tunnelMu sync.Mutex
-	tunnels  map[*tunnel]struct{}
+	liveMu sync.Mutex
+	live   map[*passage]struct{}
 }
 
 func newEngine(p policy.Policy, log io.Writer, idle time.Duration) *engine {
-	e := &engine{resolve: &net.Resolver{PreferGo: true}, idle: idle, log: log, tunnels: map[*tunnel]struct{}{}}
+	e := &engine{resolve: &net.Resolver{PreferGo: true}, idle: idle, log: log, live: map[*passage]struct{}{}}
 	e.policy.Store(&p)
-	return e
-}
-
-// reload puts a policy in force and ends tunnels that it does not allow.
-func (e *engine) reload(p policy.Policy) {
-	e.policy.Store(&p)
-	e.tunnelMu.Lock()
-	defer e.tunnelMu.Unlock()
-	for t := range e.tunnels {
-		if _, ok := p.Rule(t.target.host, t.target.port); !ok {
-			t.close()
-		}
+	e.transport = &http.Transport{
+		Proxy:       nil, // there is nothing behind us
+		DialContext: e.dialForRequest, DisableCompression: true,
+		MaxIdleConns: 256, MaxIdleConnsPerHost: 8, IdleConnTimeout: e.idle, ResponseHeaderTimeout: e.idle,
+		MaxResponseHeaderBytes: maxHeader,
 	}
+	return e
 }
 
 // target is a normalised host and a port.
@@ -72,14 +59,17 @@ func parseTarget(authority string, fallback uint16) (target, error) {
 		host, text, err = authority, strconv.Itoa(int(fallback)), nil
 	}
 	if err != nil {
-		return target{}, errors.New("not a host and a port")
+		return target{}, denied{"not a host and a port"}
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || port == 0 {
-		return target{}, errors.New("not a port")
+		return target{}, denied{"not a port"}
 	}
 	name, err := policy.NormalizeHost(host)
-	return target{name, uint16(port)}, err
+	if err != nil {
+		return target{}, denied{err.Error()}
+	}
+	return target{name, uint16(port)}, nil
 }
 
 // denied is a refusal by policy, with the reason that the client is told.
@@ -87,12 +77,16 @@ type denied struct{ reason string }
 
 func (d denied) Error() string { return d.reason }
 
+func isDenied(err error) bool {
+	var d denied
+	return errors.As(err, &d)
+}
+
 // status is the HTTP status for an error on the way to a target.
 func status(err error) int {
-	var refusal denied
 	var timeout net.Error
 	switch {
-	case errors.As(err, &refusal):
+	case isDenied(err):
 		return http.StatusForbidden
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return http.StatusGatewayTimeout
@@ -101,54 +95,86 @@ func status(err error) int {
 	}
 }
 
-// rule decides by name, before anything is looked up.
-func (e *engine) rule(t target) (policy.Pattern, error) {
-	r, ok := e.policy.Load().Rule(t.host, t.port)
-	if !ok {
-		return r, denied{"host is not allowed"}
+// told is what a client reads: no more of an error than it needs.
+func told(err error) string {
+	if isDenied(err) {
+		return "blocked: " + policy.Escape(err.Error()) + "\n"
 	}
-	return r, nil
+	return "not reached: " + policy.Escape(err.Error()) + "\n"
 }
 
-// addresses looks a name up and keeps what may be reached.
-func (e *engine) addresses(ctx context.Context, t target) ([]netip.Addr, error) {
-	found := []netip.Addr{}
-	if literal, err := netip.ParseAddr(t.host); err == nil {
-		found = append(found, literal)
-	} else if found, err = e.resolve.LookupNetIP(ctx, "ip4", t.host); err != nil {
-		return nil, fmt.Errorf("look up %s: %w", t.host, err)
+// decide is by name, before anything is looked up.
+func (e *engine) decide(t target) (rule string, err error) {
+	rule, err = e.policy.Load().Decide(t.host, t.port)
+	if err != nil {
+		return "", denied{err.Error()}
 	}
-	var good []netip.Addr
-	var refused error
-	for _, a := range found {
-		if a.Is4In6() && len(a.AsSlice()) == 16 {
-			a = a.Unmap() // how the resolver may return an A record
-		}
-		if err := e.policy.Load().Permit(a); err != nil {
-			refused = err
-			continue
-		}
-		good = append(good, a)
-	}
-	if len(good) == 0 {
-		return nil, denied{fmt.Sprintf("%s resolves to no public address: %v", t.host, refused)}
-	}
-	return good, nil
+	return rule, nil
 }
 
-// dial connects to one of the addresses that were checked.
-func dial(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTime}
-	var last error
-	for _, a := range addrs {
-		conn, err := d.DialContext(ctx, "tcp4", netip.AddrPortFrom(a, port).String())
-		if err == nil {
-			return conn, nil
-		}
-		last = err
-	}
-	return nil, last
+// passage is what a policy let through and another may end.
+type passage struct {
+	target target
+	plain  bool       // its content was not asked to be TLS
+	end    func()     // from any goroutine
+	addr   netip.Addr // under liveMu
+	ended  error      // under liveMu
 }
+
+// enter makes a passage to an address known to reload. It is decided on again,
+// for a reload between the decision and now. The caller leaves, after an error
+// too, and may enter again with another address.
+func (e *engine) enter(p *passage, addr netip.Addr) error {
+	e.liveMu.Lock()
+	defer e.liveMu.Unlock()
+	e.live[p] = struct{}{}
+	p.addr = addr
+	if p.ended == nil {
+		p.ended = e.still(p)
+	}
+	return p.ended
+}
+
+// leave returns why the passage was ended, if it was. To leave twice is to
+// leave.
+func (e *engine) leave(p *passage) error {
+	e.liveMu.Lock()
+	defer e.liveMu.Unlock()
+	delete(e.live, p)
+	return p.ended
+}
+
+// still says whether the policy in force allows a passage.
+func (e *engine) still(p *passage) error {
+	inForce := e.policy.Load()
+	if _, err := inForce.Decide(p.target.host, p.target.port); err != nil {
+		return denied{err.Error()}
+	}
+	if err := inForce.Permit(p.addr); err != nil {
+		return denied{err.Error()}
+	}
+	if p.plain && !inForce.Plain(p.target.host, p.target.port) {
+		return denied{fmt.Sprintf("%s is no longer declared tcp", p.target)}
+	}
+	return nil
+}
+
+// reload puts a policy in force and ends what it does not allow.
+func (e *engine) reload(p policy.Policy) {
+	e.policy.Store(&p)
+	e.transport.CloseIdleConnections() // to addresses that the old one permitted
+	e.liveMu.Lock()
+	defer e.liveMu.Unlock()
+	for p := range e.live {
+		if err := e.still(p); err != nil && p.ended == nil {
+			p.ended = err
+			p.end()
+		}
+	}
+}
+
+// patience is how long a client may take to say what it wants.
+func (e *engine) patience() time.Duration { return min(headerTime, e.idle) }
 
 // write logs one line.
 func (e *engine) write(d policy.Decision) {
@@ -165,11 +191,26 @@ func (e *engine) write(d policy.Decision) {
 	}
 }
 
-func (e *engine) deny(d policy.Decision, err error) {
-	d.Event, d.Verdict, d.Reason = "decision", "deny", policy.Printable(err.Error())
-	var refusal denied
-	if !errors.As(err, &refusal) {
-		d.Verdict = "error"
+// allowed logs what goes through.
+func (e *engine) allowed(d policy.Decision) {
+	d.Event, d.Verdict = policy.EventDecision, policy.Allow
+	e.write(d)
+}
+
+// failed logs what does not: refused, or allowed and not reached.
+func (e *engine) failed(d policy.Decision, err error) {
+	d.Event, d.Verdict, d.Reason = policy.EventDecision, policy.Allow, policy.Escape(detail(err))
+	if isDenied(err) {
+		d.Verdict = policy.Deny
+	}
+	e.write(d)
+}
+
+// closed logs an end, with the reason if it was not the parties'.
+func (e *engine) closed(d policy.Decision, why error) {
+	d.Event, d.Verdict, d.Rule = policy.EventClose, "", ""
+	if why != nil {
+		d.Reason = policy.Escape(detail(why))
 	}
 	e.write(d)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"carboy/runtime/proxy/policy"
@@ -21,34 +22,44 @@ var errSeen = errors.New("hello seen")
 
 // checkHello reads the client's TLS hello and returns all bytes read. The name
 // in it must be host: servers of one address tell their sites apart by it. It
-// is not proof against an encrypted hello, nor against another Host inside the
-// tunnel: that takes an engine that intercepts.
-func checkHello(client net.Conn, host string) ([]byte, error) {
-	name, raw, err := readHello(client)
+// is not proof against an encrypted hello, a second hello or another Host
+// inside the tunnel: that takes an engine that intercepts.
+func checkHello(client net.Conn, host string, patience time.Duration) ([]byte, error) {
+	name, raw, err := readHello(client, patience)
 	if err != nil {
-		return nil, denied{"no TLS on a port that was not declared tcp: " + err.Error()}
+		return nil, denied{fmt.Sprintf("no TLS on a port that is not declared tcp: %v", err)}
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		if name != "" {
-			return nil, denied{fmt.Sprintf("TLS names %s, CONNECT an address", policy.Printable(name))}
-		}
-		return raw, nil
-	}
-	if normal, err := policy.NormalizeHost(name); err != nil || normal != host {
-		return nil, denied{fmt.Sprintf("TLS names %s, CONNECT %s", policy.Printable(name), host)}
+	if err := checkName(name, host); err != nil {
+		return nil, err
 	}
 	return raw, nil
 }
 
+// checkName takes the name in a hello, which may be anything, and a normalised
+// host.
+func checkName(name, host string) error {
+	_, err := netip.ParseAddr(host)
+	switch literal := err == nil; {
+	case name == "" && literal: // addresses are not named (RFC 6066, 3)
+		return nil
+	case name == "":
+		return denied{"TLS names no host, CONNECT " + host}
+	case !literal && strings.EqualFold(name, host) && len(name) == len(host): // in ASCII: the Kelvin sign folds to k
+		return nil
+	default:
+		return denied{fmt.Sprintf("TLS names %s, CONNECT %s", policy.Printable(name), host)}
+	}
+}
+
 // readHello lets the standard library parse: a server that stops at the hello
 // and whose answers go nowhere.
-func readHello(client net.Conn) (name string, raw []byte, err error) {
-	if err := client.SetReadDeadline(time.Now().Add(headerTime)); err != nil {
+func readHello(client net.Conn, patience time.Duration) (name string, raw []byte, err error) {
+	if err := client.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", nil, err
 	}
 	rec := &recorder{Conn: client}
 	err = tls.Server(rec, &tls.Config{
-		MinVersion: tls.VersionTLS10, //nolint:gosec // nothing is negotiated
+		MinVersion: tls.VersionTLS12, // of no effect: the hello is seen before
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			name = h.ServerName
 			return nil, errSeen

@@ -6,23 +6,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/spf13/pflag"
-	"golang.org/x/net/netutil"
-
-	"carboy/runtime/proxy/policy"
 )
 
 // Bounds on what a client can make us hold.
@@ -32,97 +29,102 @@ const (
 	maxConnections = 4096
 )
 
+// version is set by the linker.
+var version string
+
 type options struct {
-	listen string
-	config string
-	idle   time.Duration
+	listen  string
+	config  string
+	idle    time.Duration
+	version bool
 }
 
 func main() {
-	var o options
-	pflag.StringVar(&o.listen, "listen", "", "address to listen on, as IP:PORT")
-	pflag.StringVar(&o.config, "config", "", "directory that holds "+policyFile)
-	pflag.DurationVar(&o.idle, "idle-timeout", 10*time.Minute, "how long a connection may carry nothing")
-	pflag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil && !errors.Is(err, pflag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "carboy-egress:", err)
-		stop()
-		os.Exit(1) //nolint:gocritic // stopped on the line above
+		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, o options, decisions io.Writer) error {
-	if o.listen == "" || o.config == "" {
-		return errors.New("--listen and --config are needed")
+func parseOptions(args []string) (o options, err error) {
+	f := pflag.NewFlagSet("carboy-egress", pflag.ContinueOnError)
+	f.StringVar(&o.listen, "listen", "", "address to listen on, as IP:PORT")
+	f.StringVar(&o.config, "config", "", "directory that holds "+policyFile)
+	f.DurationVar(&o.idle, "idle-timeout", 10*time.Minute, "how long a connection may carry nothing")
+	f.BoolVar(&o.version, "version", false, "print the version")
+	if err := f.Parse(args); err != nil || o.version {
+		return o, err
 	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if o.listen == "" || o.config == "" {
+		return o, errors.New("--listen and --config are needed")
+	}
+	if _, err := netip.ParseAddrPort(o.listen); err != nil {
+		return o, fmt.Errorf("--listen %q: give an address and a port, as in 10.66.0.1:8888", o.listen)
+	}
+	if o.idle <= 0 {
+		return o, fmt.Errorf("--idle-timeout %s: give a time above zero", o.idle)
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	o, err := parseOptions(args)
+	if err != nil {
+		return err
+	}
+	if o.version {
+		_, err := fmt.Fprintln(stdout, buildVersion())
+		return err
+	}
+	// Before the policy is read, so that no change of it is missed.
+	w, err := watch(o.config)
+	if err != nil {
+		return err
+	}
+	defer w.close()
 	p, err := readPolicy(o.config)
 	if err != nil {
 		return err
 	}
-	e := newEngine(p, decisions, o.idle)
-	watched := make(chan error, 1)
-	go func() { watched <- e.follow(ctx, o.config) }()
 	l, err := net.Listen("tcp4", o.listen)
 	if err != nil {
 		return err
 	}
+	return newEngine(p, stdout, o.idle).serve(ctx, l, w)
+}
+
+// serve returns when the context ends, or the listener or the watch fails: a
+// policy that cannot be followed is no policy.
+func (e *engine) serve(ctx context.Context, l net.Listener, w *watcher) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	server := &http.Server{
-		Handler: e.handler(), ReadHeaderTimeout: headerTime, MaxHeaderBytes: maxHeader, IdleTimeout: o.idle,
+		Handler: e.handler(), ReadHeaderTimeout: e.patience(), MaxHeaderBytes: maxHeader, IdleTimeout: e.idle,
+		ErrorLog: log.New(os.Stderr, "carboy-egress: ", 0),
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(netutil.LimitListener(l, maxConnections)) }()
+	ended := make(chan error, 2)
+	go func() { ended <- w.follow(ctx, e.reload) }()
+	go func() { ended <- server.Serve(newGate(l, maxConnections, e.idle)) }()
+	var err error
 	select {
-	case err = <-served:
-	case err = <-watched: // a policy that cannot be followed is no policy
+	case err = <-ended:
 	case <-ctx.Done():
 	}
 	return errors.Join(err, server.Close())
 }
 
-const policyFile = "policy.json"
-
-func readPolicy(dir string) (policy.Policy, error) {
-	var p policy.Policy
-	b, err := os.ReadFile(filepath.Join(dir, policyFile))
-	if err != nil {
-		return p, fmt.Errorf("read policy: %w", err)
+func buildVersion() string {
+	if version != "" {
+		return version
 	}
-	if err := json.Unmarshal(b, &p); err != nil {
-		return p, fmt.Errorf("policy %s: %w", filepath.Join(dir, policyFile), err)
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
 	}
-	return p, nil
-}
-
-// follow takes a new policy on SIGHUP and when the directory changes. A bad one
-// is told and the old one stays.
-func (e *engine) follow(ctx context.Context, dir string) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch policy: %w", err)
-	}
-	defer w.Close()
-	if err := w.Add(dir); err != nil {
-		return fmt.Errorf("watch policy: %w", err)
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-w.Errors:
-			return fmt.Errorf("watch policy: %w", err)
-		case <-w.Events:
-		case <-hup:
-		}
-		p, err := readPolicy(dir)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "carboy-egress: policy not reloaded:", err)
-			continue
-		}
-		e.reload(p)
-	}
+	return "devel"
 }

@@ -6,34 +6,61 @@ import (
 	"time"
 )
 
-// Decision is one line of the allowlist engine's log: what was asked and what
-// became of it. A tunnel or request that was allowed has a second line, with
-// Event "close" and the bytes that went each way.
+// What a Decision tells of, and how it was decided.
+const (
+	EventDecision = "decision"
+	EventClose    = "close"
+	Allow         = "allow"
+	Deny          = "deny"
+)
+
+// Decision is one line of the allowlist engine's log. Every request and tunnel
+// has one line with Event "decision", written when it is decided: an agent's
+// long-lived tunnel is seen while it lives. An allowed one that then could not
+// be reached has a Reason. A tunnel has a second line, with Event "close", the
+// bytes that went each way, its life in milliseconds and, where it did not end
+// by itself, a Reason; a request has it only when it fails after its decision.
 type Decision struct {
 	Time    time.Time `json:"time"`
-	Event   string    `json:"event"`             // decision or close
+	Event   string    `json:"event"`
 	Verdict string    `json:"verdict,omitempty"` // allow or deny
 	Method  string    `json:"method"`
-	Host    string    `json:"host"` // a normalised name, or quoted
+	Host    string    `json:"host"` // through Printable
 	Port    uint16    `json:"port,omitempty"`
 	Addr    string    `json:"addr,omitempty"` // dialled
 	Rule    string    `json:"rule,omitempty"`
-	Reason  string    `json:"reason,omitempty"`
+	Reason  string    `json:"reason,omitempty"` // through Escape
 	Up      int64     `json:"bytes_up,omitempty"`
 	Down    int64     `json:"bytes_down,omitempty"`
 	Millis  int64     `json:"ms,omitempty"`
 }
 
-// Printable makes text that an agent chose safe to show: a valid host as it
-// is, all else quoted in ASCII and cut.
+// mostShown bounds what an agent can put into one field.
+const mostShown = longestName
+
+// Printable makes a host that an agent chose safe to show: a normalised one is
+// returned as it is, all else quoted, in ASCII and cut.
 func Printable(s string) string {
 	if host, err := NormalizeHost(s); err == nil && host == s {
 		return s
 	}
-	const most = 253
 	quoted := strconv.QuoteToASCII(s)
-	if len(quoted) > most {
-		quoted = strings.ToValidUTF8(quoted[:most], "") + `..."`
+	if len(quoted) > mostShown {
+		quoted = quoted[:mostShown-4] + `..."`
 	}
 	return quoted
+}
+
+// Escape makes any other text safe to show: ASCII, no control characters, no
+// marks that turn the direction of writing, cut. Text that is safe is returned
+// as it is.
+func Escape(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		quoted := strconv.QuoteToASCII(s)
+		s = quoted[1 : len(quoted)-1]
+	}
+	if len(s) > mostShown {
+		s = s[:mostShown-3] + "..."
+	}
+	return s
 }

@@ -28,10 +28,17 @@ type policyJSON struct {
 
 // MarshalJSON is sorted and stable.
 func (p Policy) MarshalJSON() ([]byte, error) {
-	j := policyJSON{Version: Version, Allow: slices.Clone(p.Allow), Private: slices.Clone(p.Private)}
-	slices.SortFunc(j.Allow, func(a, b Pattern) int { return strings.Compare(a.String(), b.String()) })
-	slices.SortFunc(j.Private, func(a, b netip.Prefix) int { return strings.Compare(a.String(), b.String()) })
-	return json.Marshal(j)
+	return json.Marshal(policyJSON{Version: Version, Allow: sorted(p.Allow), Private: sorted(p.Private)})
+}
+
+// sorted is never nil: an empty list is not null.
+func sorted[T interface {
+	comparable
+	fmt.Stringer
+}](list []T) []T {
+	out := append([]T{}, list...)
+	slices.SortFunc(out, func(a, b T) int { return strings.Compare(a.String(), b.String()) })
+	return slices.Compact(out)
 }
 
 // UnmarshalJSON refuses unknown keys and other versions.
@@ -52,81 +59,36 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Rule returns the pattern that allows a normalised host.
-func (p Policy) Rule(host string, port uint16) (Pattern, bool) {
-	i := slices.IndexFunc(p.Allow, func(a Pattern) bool { return a.Match(host, port) })
-	if i < 0 {
-		return Pattern{}, false
+// Decide returns the pattern that allows a host on a port, or an error that
+// says why none does. Nothing is looked up: see Permit for addresses.
+func (p Policy) Decide(host string, port uint16) (rule string, err error) {
+	host, err = NormalizeHost(host)
+	if err != nil {
+		return "", err
 	}
-	return p.Allow[i], true
+	for _, a := range p.Allow {
+		if a.Match(host, port) {
+			return a.String(), nil
+		}
+	}
+	if slices.ContainsFunc(p.Allow, func(a Pattern) bool { return a.matchHost(host) }) {
+		return "", fmt.Errorf("port %d of %s is not allowed", port, host)
+	}
+	return "", fmt.Errorf("host %s is not allowed", host)
 }
 
-// Plain says whether a port was declared to carry something else than TLS.
+// Plain says whether a port of a normalised host was declared, with tcp:, to
+// carry something else than TLS.
 func (p Policy) Plain(host string, port uint16) bool {
 	return slices.ContainsFunc(p.Allow, func(a Pattern) bool { return a.plain && a.Match(host, port) })
 }
 
 // Ports are all that any pattern may use, and the web's.
 func (p Policy) Ports() []uint16 {
-	ports := slices.Clone(WebPorts)
+	ports := webPorts()
 	for _, a := range p.Allow {
 		ports = append(ports, a.Ports()...)
 	}
 	slices.Sort(ports)
 	return slices.Compact(ports)
-}
-
-// Permit refuses addresses that are not public, unless they are declared.
-func (p Policy) Permit(a netip.Addr) error {
-	a = a.WithZone("")
-	declared := slices.ContainsFunc(p.Private, func(d netip.Prefix) bool {
-		// A cloud's metadata service hands out credentials: a wide prefix is
-		// not enough to mean it.
-		return d.Contains(a) && (!linkLocal.Contains(a) || d.IsSingleIP())
-	})
-	if reason := notPublic(a); reason != "" && !declared {
-		return fmt.Errorf("%s is %s", a, reason)
-	}
-	return nil
-}
-
-var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
-
-// special are ranges of IANA's registries of special-purpose addresses (RFC
-// 6890 and its updates) that netip has no word for.
-var special = []struct {
-	prefix netip.Prefix
-	what   string
-}{
-	{netip.MustParsePrefix("0.0.0.0/8"), "this network"},
-	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT"},
-	{netip.MustParsePrefix("192.0.0.0/24"), "for protocols"},
-	{netip.MustParsePrefix("192.0.2.0/24"), "for documentation"},
-	{netip.MustParsePrefix("192.88.99.0/24"), "a 6to4 relay"},
-	{netip.MustParsePrefix("198.18.0.0/15"), "for benchmarks"},
-	{netip.MustParsePrefix("198.51.100.0/24"), "for documentation"},
-	{netip.MustParsePrefix("203.0.113.0/24"), "for documentation"},
-	{netip.MustParsePrefix("240.0.0.0/4"), "reserved"},
-}
-
-// notPublic says why an address is not a public IPv4 one, or nothing.
-func notPublic(a netip.Addr) string {
-	switch {
-	case !a.Is4(): // IPv4 inside IPv6 too: a bottle has no IPv6
-		return "IPv6"
-	case a.IsLoopback():
-		return "loopback"
-	case a.IsPrivate():
-		return "private"
-	case a.IsLinkLocalUnicast():
-		return "link-local"
-	case a.IsMulticast():
-		return "multicast"
-	}
-	for _, s := range special {
-		if s.prefix.Contains(a) {
-			return s.what
-		}
-	}
-	return ""
 }
