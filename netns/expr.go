@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -26,13 +25,19 @@ func rule(parts ...words) words {
 func accept() words { return words{&expr.Verdict{Kind: expr.VerdictAccept}} }
 func drop() words   { return words{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
+// reset refuses TCP at once: what waits for a silent drop waits for long.
+func reset() words {
+	return words{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Reject{Type: unix.NFT_REJECT_TCP_RST},
+	}
+}
+
 func iface(key expr.MetaKey, op expr.CmpOp, name string) words {
 	padded := make([]byte, unix.IFNAMSIZ)
 	copy(padded, name)
-	if op == expr.CmpOpEq || op == expr.CmpOpNeq {
-		return words{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: padded}}
-	}
-	return nil
+	return words{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: padded}}
 }
 
 func from(name string) words    { return iface(expr.MetaKeyIIFNAME, expr.CmpOpEq, name) }
@@ -108,29 +113,5 @@ func clampMSS() words {
 		&expr.Rt{Register: 1, Key: expr.RtTCPMSS},
 		&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 2, Size: 2},
 		&expr.Exthdr{SourceRegister: 1, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt},
-	}
-}
-
-// chain is a base chain with its rules.
-type chain struct {
-	name     string
-	kind     nftables.ChainType
-	hook     *nftables.ChainHook
-	priority *nftables.ChainPriority
-	policy   nftables.ChainPolicy
-	rules    []words
-}
-
-// write queues a table for one transaction.
-func write(c *nftables.Conn, table *nftables.Table, chains []chain) {
-	c.AddTable(table)
-	for i := range chains {
-		in := &chains[i]
-		made := c.AddChain(&nftables.Chain{
-			Table: table, Name: in.name, Type: in.kind, Hooknum: in.hook, Priority: in.priority, Policy: &in.policy,
-		})
-		for _, r := range in.rules {
-			c.AddRule(&nftables.Rule{Table: table, Chain: made, Exprs: r})
-		}
 	}
 }

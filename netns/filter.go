@@ -26,6 +26,7 @@ func (n *Network) filter() []chain {
 		rule(to("lo"), accept()),
 		rule(notTo(linkName), known(), accept()),
 		rule(notTo(linkName), drop()),
+		rule(ip4(), dest(linkLocal), reset()),
 		rule(ip4(), dest(linkLocal), drop()),
 		rule(known(), accept()),
 	}
@@ -37,6 +38,7 @@ func (n *Network) filter() []chain {
 	for _, p := range n.Ports {
 		output = append(output, rule(ip4(), port(unix.IPPROTO_TCP, p), accept()))
 	}
+	output = append(output, reset())
 	base := func(name string, hook *nftables.ChainHook, rules []words) chain {
 		return chain{name: name, kind: nftables.ChainTypeFilter, hook: hook, priority: nftables.ChainPriorityFilter,
 			policy: nftables.ChainPolicyDrop, rules: rules}

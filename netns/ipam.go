@@ -4,92 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"github.com/vishvananda/netlink"
 )
 
-// addresses are the bottle's reservations in host-local's store: one file per
-// address, with the container's id in its first line (plugins v1.1.1,
-// plugins/ipam/host-local/backend/disk).
-func (r Record) addresses() ([]string, error) {
-	files, err := filepath.Glob(filepath.Join(r.egressIPAM(), egressNetwork, "*.*.*.*"))
-	if err != nil {
-		return nil, err
+// reserved are the bottle's addresses in host-local's store: one file per
+// address, with the container's id in its first line (plugins v1.1.1 and
+// v1.9.1, plugins/ipam/host-local/backend/disk).
+func (r Record) reserved() ([]netip.Addr, error) {
+	dir := filepath.Join(r.egressIPAM(), egressNetwork)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	var own []string
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		id, _, _ := strings.Cut(string(b), "\n")
-		if err == nil && strings.TrimSpace(id) == r.Instance {
-			own = append(own, file)
+	if err != nil {
+		return nil, fmt.Errorf("reserved addresses: %w", err)
+	}
+	var own []netip.Addr
+	for _, e := range entries {
+		addr, err := netip.ParseAddr(e.Name())
+		if err != nil {
+			continue // lock, last_reserved_ip
+		}
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another bottle's, given back meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reserved addresses: %w", err)
+		}
+		if id, _, _ := strings.Cut(string(b), "\n"); strings.TrimSpace(id) == r.Instance {
+			own = append(own, addr)
 		}
 	}
 	return own, nil
 }
 
+// egressAddrs are the addresses that the bottle has at its egress.
+func (r Record) egressAddrs() ([]netip.Addr, error) {
+	if r.Own {
+		return r.reserved()
+	}
+	return r.plugged()
+}
+
 // release gives the egress address back through the plugin, whose lock it
-// needs.
+// needs. The internal address has a store of its own, which is removed whole.
 func (r Record) release(ctx context.Context) error {
-	own, err := r.addresses()
+	own, err := r.reserved()
 	if err != nil || len(own) == 0 {
 		return err // nothing to run a plugin for
 	}
-	ctx, cancel := context.WithTimeout(ctx, pluginTime)
-	defer cancel()
 	return r.unplug(ctx, r.Egress, "")
-}
-
-// pluginTime bounds one DEL: a plugin that hangs must not hold up the rest.
-const pluginTime = 20 * time.Second
-
-// hostLink is the host's end of the egress link: ptp routes the bottle's
-// address to it. Nil without one.
-func (r Record) hostLink() netlink.Link {
-	own, err := r.addresses()
-	if err != nil {
-		return nil
-	}
-	for _, file := range own {
-		addr, err := netip.ParseAddr(filepath.Base(file))
-		if err != nil {
-			continue
-		}
-		dst := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(32, 32)}
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: dst}, netlink.RT_FILTER_DST)
-		if err != nil || len(routes) == 0 {
-			continue
-		}
-		if link, err := netlink.LinkByIndex(routes[0].LinkIndex); err == nil && link.Type() == "veth" {
-			return link
-		}
-	}
-	return nil
-}
-
-// linkTime is how long the kernel may take to drop a dead namespace's links.
-const linkTime = time.Second
-
-// awaitGone waits for a link to go with its namespace, and deletes it when
-// something still holds that.
-func awaitGone(ctx context.Context, link netlink.Link) error {
-	if link == nil {
-		return nil
-	}
-	for deadline := time.Now().Add(linkTime); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(time.Millisecond) {
-		now, err := netlink.LinkByIndex(link.Attrs().Index)
-		var gone netlink.LinkNotFoundError
-		if errors.As(err, &gone) || err == nil && now.Attrs().Name != link.Attrs().Name {
-			return nil
-		}
-	}
-	if err := netlink.LinkDel(link); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("delete link %s: %w", link.Attrs().Name, err)
-	}
-	return nil
 }

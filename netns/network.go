@@ -70,11 +70,8 @@ var instanceName = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
 // New checks a configuration and settles the address range. It reads the host
 // and changes nothing.
 func New(c Config) (*Network, error) {
-	if !instanceName.MatchString(c.Instance) || !filepath.IsAbs(c.StateDir) || c.ProxyPort == 0 {
-		return nil, fmt.Errorf("network of instance %q in %q, port %d: %w", c.Instance, c.StateDir, c.ProxyPort, errdefs.ErrInvalidArgument)
-	}
-	if i := slices.IndexFunc(c.Resolvers, func(a netip.Addr) bool { return !a.Is4() || a.IsLoopback() }); i >= 0 {
-		return nil, fmt.Errorf("resolver %s cannot be used from a bottle, which has IPv4 and no loopback of the host: name another with --dns: %w", c.Resolvers[i], errdefs.ErrInvalidArgument)
+	if err := c.check(); err != nil {
+		return nil, err
 	}
 	n := &Network{Config: c, record: Record{Instance: c.Instance, StateDir: c.StateDir, PluginDir: c.PluginDir, Own: c.Conflist == nil}}
 	n.record.Internal = internalConflist(n.record)
@@ -89,12 +86,37 @@ func New(c Config) (*Network, error) {
 	return n, nil
 }
 
+func (c Config) check() error {
+	if !instanceName.MatchString(c.Instance) || !filepath.IsAbs(c.StateDir) || !filepath.IsAbs(c.PluginDir) || c.ProxyPort == 0 {
+		return fmt.Errorf("network of instance %q in %q with plugins in %q, port %d: %w",
+			c.Instance, c.StateDir, c.PluginDir, c.ProxyPort, errdefs.ErrInvalidArgument)
+	}
+	if c.Instance == "egress" {
+		return fmt.Errorf("instance %q: that directory is shared: %w", c.Instance, errdefs.ErrInvalidArgument)
+	}
+	if i := slices.IndexFunc(c.Resolvers, func(a netip.Addr) bool { return !reachable(a) }); i >= 0 {
+		return fmt.Errorf("resolver %s cannot be used from a bottle, which has IPv4 only, its own loopback and no link-local services: name another with --dns: %w",
+			c.Resolvers[i], errdefs.ErrInvalidArgument)
+	}
+	if c.Conflist != nil {
+		if _, err := parseConflist(string(c.Conflist)); err != nil {
+			return fmt.Errorf("egress %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
 // Record is what Detach needs; it can be stored.
 func (n *Network) Record() Record { return n.record }
 
 // Open makes both namespaces, hardened and without any link but loopback. The
 // egress filter is in force before the first link appears.
 func (n *Network) Open() (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
 	if n.isolated, err = newNamespace(); err != nil {
 		return fmt.Errorf("isolated namespace: %w", err)
 	}
@@ -138,9 +160,4 @@ func (n *Network) DialProxy(ctx context.Context) (conn net.Conn, err error) {
 		return err
 	})
 	return conn, err
-}
-
-func addrOf(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip)
-	return a.Unmap()
 }

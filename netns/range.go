@@ -1,9 +1,7 @@
 package netns
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 
 	"github.com/containerd/errdefs"
@@ -19,26 +17,32 @@ var defaultRanges = []netip.Prefix{
 	netip.MustParsePrefix("198.18.0.0/16"),
 }
 
+// neverUsed are refused on every host.
+var neverUsed = []use{
+	{internalLink, "the link between agent and proxy"},
+	{netip.MustParsePrefix("100.64.0.0/10"), "dropped by the rules of overlay networks"},
+	{linkLocal, "link-local"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("224.0.0.0/3"), "not for single hosts"},
+}
+
 // chooseRange takes the range of the bottles that are up, or one that the host
-// does not use.
+// does not use. The host is read first: a bottle that comes up meanwhile is
+// counted then, and its own link is not mistaken for the host's.
 func chooseRange(c Config) (netip.Prefix, error) {
-	s := Record{StateDir: c.StateDir}.shared()
-	users, err := s.users()
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	if len(users) > 0 {
-		used, err := s.readRange()
-		if err == nil && c.Range.IsValid() && used != c.Range.Masked() {
-			return used, fmt.Errorf("bottles that are up use the egress range %s, not %s: end them first: %w", used, c.Range, errdefs.ErrFailedPrecondition)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return used, err
-		}
-	}
 	taken, err := hostPrefixes()
 	if err != nil {
 		return netip.Prefix{}, err
+	}
+	used, err := Record{StateDir: c.StateDir}.shared().inUse()
+	if err != nil {
+		return used, fmt.Errorf("egress range in use: %w", err)
+	}
+	if used.IsValid() {
+		if c.Range.IsValid() && used != c.Range.Masked() {
+			return used, fmt.Errorf("bottles that are up use the egress range %s, not %s (--egress-range): end them first: %w", used, c.Range, errdefs.ErrFailedPrecondition)
+		}
+		return used, nil
 	}
 	for _, p := range c.Reserved {
 		taken = append(taken, use{p, "reserved by the configuration"})
@@ -73,18 +77,30 @@ func freeRange(asked netip.Prefix, taken []use) (netip.Prefix, error) {
 }
 
 func overlap(p netip.Prefix, taken []use) *use {
-	for _, u := range append(taken, use{internalLink, "the link between agent and proxy"}) {
-		if u.prefix.Overlaps(p) {
-			return &u
+	for _, uses := range [][]use{taken, neverUsed} {
+		for _, u := range uses {
+			if u.prefix.Overlaps(p) {
+				return &u
+			}
 		}
 	}
 	return nil
 }
 
+// shortest is the length from which on a route counts: VPNs write a default
+// route in pieces, such as 0.0.0.0/1 and 128.0.0.0/1.
+const shortest = 4
+
 // hostPrefixes are the routes of every table, but default ones, and the
 // addresses of every link.
 func hostPrefixes() ([]use, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	links, err := linkNames()
+	if err != nil {
+		return nil, err
+	}
+	routes, err := listed(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -93,18 +109,30 @@ func hostPrefixes() ([]use, error) {
 		if r.Dst == nil {
 			continue
 		}
-		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil && p.Bits() > 0 {
-			uses = append(uses, use{p, fmt.Sprintf("a route of table %d", r.Table)})
+		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil && p.Bits() >= shortest {
+			uses = append(uses, use{p, fmt.Sprintf("route of table %d by link %q", r.Table, links[r.LinkIndex])})
 		}
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := listed(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.IPNet.String()); err == nil {
-			uses = append(uses, use{p.Masked(), "an address of link " + a.Label})
+			uses = append(uses, use{p.Masked(), fmt.Sprintf("address of link %q", links[a.LinkIndex])})
 		}
 	}
 	return uses, nil
+}
+
+func linkNames() (map[int]string, error) {
+	links, err := listed(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	return names, nil
 }

@@ -1,11 +1,10 @@
 package netns
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -14,34 +13,53 @@ import (
 // resolvedConf lists the servers behind systemd-resolved's stub.
 const resolvedConf = "/run/systemd/resolve/resolv.conf"
 
-// Resolvers reads the servers that a proxy can ask from a resolv.conf: IPv4,
-// and not the host's loopback, which is another one in the proxy's namespace.
+// Resolvers reads the servers that a proxy can ask from a resolv.conf, or from
+// systemd-resolved's own where that lists its stub only.
 func Resolvers(path string) ([]netip.Addr, error) {
-	for _, file := range []string{path, resolvedConf} {
-		b, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read resolvers: %w", err)
-		}
-		if servers := usable(string(b)); len(servers) > 0 {
-			return servers, nil
-		}
-	}
-	return nil, fmt.Errorf("%s names no resolver that a bottle's proxy can reach (IPv4, not loopback): name one with --dns: %w", path, errdefs.ErrFailedPrecondition)
+	return resolvers(path, resolvedConf)
 }
 
-func usable(text string) []netip.Addr {
+func resolvers(path, behindStub string) ([]netip.Addr, error) {
+	listed, err := nameservers(path)
+	if err == nil && len(listed) > 0 && !slices.ContainsFunc(listed, func(a netip.Addr) bool { return !slices.Contains(stubs, a) }) {
+		path = behindStub
+		listed, err = nameservers(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("resolvers of the host: %w (or name one with --dns)", err)
+	}
+	usable := slices.DeleteFunc(slices.Clone(listed), func(a netip.Addr) bool { return !reachable(a) })
+	if len(usable) == 0 {
+		return nil, fmt.Errorf("%s names no resolver that a bottle's proxy can reach (IPv4, neither loopback nor link-local), only %v: name one with --dns: %w",
+			path, listed, errdefs.ErrFailedPrecondition)
+	}
+	return usable, nil
+}
+
+// stubs are systemd-resolved's addresses.
+var stubs = []netip.Addr{netip.MustParseAddr("127.0.0.53"), netip.MustParseAddr("127.0.0.54")}
+
+// reachable says whether a proxy can ask a resolver: its namespace has no IPv6,
+// a loopback of its own, and never gets to 169.254.0.0/16, where clouds serve
+// their secrets beside names.
+func reachable(a netip.Addr) bool {
+	return a.Is4() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsUnspecified() && !a.IsMulticast()
+}
+
+func nameservers(path string) ([]netip.Addr, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
 	var servers []netip.Addr
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(string(b)) {
 		fields := strings.Fields(line)
 		if len(fields) < 2 || fields[0] != "nameserver" {
 			continue
 		}
-		if a, err := netip.ParseAddr(fields[1]); err == nil && a.Is4() && !a.IsLoopback() {
+		if a, err := netip.ParseAddr(fields[1]); err == nil {
 			servers = append(servers, a)
 		}
 	}
-	return servers
+	return servers, nil
 }

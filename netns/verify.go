@@ -3,6 +3,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -12,137 +13,205 @@ import (
 )
 
 // Verify reads back what isolation rests on and names every point that is not
-// as it was made.
+// proved.
 func (n *Network) Verify() error {
-	var agentPeer int
+	var agent netlink.Link
 	isolated := inNamespace(n.isolated, func() (err error) {
-		agentPeer, err = verifyIsolated()
+		agent, err = n.verifyIsolated()
 		return err
 	})
-	egress := inNamespace(n.egress, func() error { return verifyEgress(agentPeer) })
+	egress := inNamespace(n.egress, func() error { return n.verifyEgress(agent) })
+	return errors.Join(
+		named("isolated namespace", isolated),
+		named("egress namespace", egress),
+		named("filter in the egress namespace", n.verifyFilter()),
+	)
+}
+
+func named(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// verifyIsolated runs in the agent's namespace and returns its link.
+func (n *Network) verifyIsolated() (netlink.Link, error) {
+	link, err := netlink.LinkByName(linkName)
+	if err != nil {
+		return nil, fmt.Errorf("find link %s: %w", linkName, err)
+	}
+	return link, errors.Join(
+		verifyLinks(link, nil),
+		verifyAddrs("lo", "127.0.0.1/8"),
+		verifyAddrs(linkName, AgentAddr.String()+"/30"),
+		verifyRoutes(),
+		n.verifyPeer(link),
+		verifySysctls(),
+	)
+}
+
+// verifyPeer proves that the link's other end is in the egress namespace: an
+// index alone also fits a link of another namespace.
+func (n *Network) verifyPeer(link netlink.Link) error {
+	id, err := netlink.GetNetNsIdByFd(int(n.egress.Fd()))
+	if err != nil {
+		return fmt.Errorf("id of the egress namespace: %w", err)
+	}
+	if id < 0 || link.Attrs().NetNsID != id {
+		return fmt.Errorf("link %s ends in namespace %d, the egress namespace is %d", link.Attrs().Name, link.Attrs().NetNsID, id)
+	}
+	return nil
+}
+
+func verifyRoutes() error {
+	routes, err := listed(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
 	var errs []error
-	for what, err := range map[string]error{"isolated namespace": isolated, "egress namespace": egress, "filter in the egress namespace": n.verifyFilter()} {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+	for _, r := range routes {
+		if r.Dst == nil || !internalLink.Contains(addrOf(r.Dst.IP)) || r.Dst.IP.IsUnspecified() {
+			errs = append(errs, fmt.Errorf("route to %v", r.Dst))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// verifyIsolated runs in the agent's namespace and returns the index of its
-// link's other end.
-func verifyIsolated() (peer int, err error) {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return 0, err
-	}
-	if got := names(links); !slices.Equal(got, []string{linkName, "lo"}) {
-		return 0, fmt.Errorf("links are %v", got)
-	}
-	want := []string{AgentAddr.String() + "/30", "127.0.0.1/8"}
-	if got, err := addrs(netlink.FAMILY_ALL); err != nil || !slices.Equal(got, want) {
-		return 0, errors.Join(fmt.Errorf("addresses are %v", got), err)
-	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return 0, err
-	}
-	for _, r := range routes {
-		if r.Dst == nil || !internalLink.Contains(addrOf(r.Dst.IP)) {
-			return 0, fmt.Errorf("route to %v", r.Dst)
-		}
-	}
-	link, err := netlink.LinkByName(linkName)
-	if err != nil {
-		return 0, err
-	}
-	return link.Attrs().ParentIndex, verifySysctls()
-}
-
 // verifyEgress runs in the proxy's namespace.
-func verifyEgress(agentPeer int) error {
-	links, err := netlink.LinkList()
+func (n *Network) verifyEgress(agent netlink.Link) error {
+	if agent == nil {
+		return errors.New("no link of the agent to follow")
+	}
+	egress, err := netlink.LinkByName(linkName)
 	if err != nil {
-		return err
+		return fmt.Errorf("find link %s: %w", linkName, err)
 	}
-	const count = 3 // loopback, egress, internal
-	if len(links) != count {
-		return fmt.Errorf("links are %v", names(links))
-	}
-	internal, err := netlink.LinkByIndex(agentPeer)
+	internal, err := netlink.LinkByIndex(agent.Attrs().ParentIndex)
 	if err != nil {
-		return fmt.Errorf("no other end of the agent's link: %w", err)
+		return fmt.Errorf("the other end of the agent's link: %w", err)
 	}
-	if name := internal.Attrs().Name; name == linkName || name == "lo" {
-		return fmt.Errorf("the agent's link ends at %s", name)
+	name := internal.Attrs().Name
+	if name == linkName || internal.Attrs().ParentIndex != agent.Attrs().Index {
+		return fmt.Errorf("the agent's link does not end at %s", name)
 	}
-	held, err := netlink.AddrList(internal, netlink.FAMILY_V4)
-	if err != nil {
-		return err
-	}
-	if len(held) != 1 || addrOf(held[0].IP) != ProxyAddr {
-		return fmt.Errorf("the internal link has addresses %v", held)
-	}
-	if v6, err := addrs(netlink.FAMILY_V6); err != nil || len(v6) > 0 {
-		return errors.Join(fmt.Errorf("IPv6 addresses %v", v6), err)
-	}
-	return verifySysctls()
+	sysctls := verifySysctls("net/ipv4/conf/all/arp_ignore", "net/ipv4/conf/all/rp_filter")
+	return errors.Join(
+		verifyLinks(egress, internal),
+		verifyAddrs("lo", "127.0.0.1/8"),
+		n.verifyInternalAddr(internal),
+		n.verifyEgressAddr(egress),
+		sysctls,
+	)
 }
 
-func verifySysctls() error {
-	for key, want := range map[string]string{"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/disable_ipv6": "1"} {
-		got, err := getSysctl(key)
-		if os.IsNotExist(err) && strings.HasPrefix(key, "net/ipv6") {
-			continue
-		}
-		if err != nil || got != want {
-			return errors.Join(fmt.Errorf("%s is %q", key, got), err)
-		}
+func (n *Network) verifyInternalAddr(internal netlink.Link) error {
+	held, err := heldBy(internal)
+	if err != nil {
+		return err
+	}
+	// ptp of 1.1.1 and 1.9.1 gives the gateway's end a host's mask.
+	if len(held) != 1 || !strings.HasPrefix(held[0], ProxyAddr.String()+"/") {
+		return fmt.Errorf("the internal link has the addresses %v, not %s", held, ProxyAddr)
 	}
 	return nil
 }
 
-// verifyFilter compares policies and numbers of rules with what was written.
+// verifyEgressAddr proves that the link holds what IPAM gave, and no IPv6.
+func (n *Network) verifyEgressAddr(egress netlink.Link) error {
+	held, err := heldBy(egress)
+	if err != nil {
+		return err
+	}
+	given, err := n.record.egressAddrs()
+	if err != nil {
+		return err
+	}
+	var want []string
+	for _, a := range given {
+		want = append(want, a.String())
+	}
+	var have []string
+	for _, h := range held {
+		addr, _, _ := strings.Cut(h, "/")
+		have = append(have, addr)
+	}
+	slices.Sort(want)
+	if !slices.Equal(have, want) || len(want) == 0 || slices.ContainsFunc(have, func(a string) bool { return strings.Contains(a, ":") }) {
+		return fmt.Errorf("the egress link has the addresses %v, not %v", held, want)
+	}
+	return nil
+}
+
+// verifyLinks wants loopback, these, and no other.
+func verifyLinks(links ...netlink.Link) error {
+	want := []string{"lo"}
+	for _, l := range links {
+		if l != nil {
+			want = append(want, l.Attrs().Name)
+		}
+	}
+	has, err := linkNames()
+	if err != nil {
+		return err
+	}
+	slices.Sort(want)
+	if got := slices.Sorted(maps.Values(has)); !slices.Equal(got, want) {
+		return fmt.Errorf("the links are %v, not %v", got, want)
+	}
+	return nil
+}
+
+func verifyAddrs(name string, want ...string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", name, err)
+	}
+	held, err := heldBy(link)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(held, want) {
+		return fmt.Errorf("link %s has the addresses %v, not %v", name, held, want)
+	}
+	return nil
+}
+
+// heldBy are the addresses of a link, of both versions.
+func heldBy(link netlink.Link) ([]string, error) {
+	list, err := listed(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("addresses of link %s: %w", link.Attrs().Name, err)
+	}
+	var held []string
+	for _, a := range list {
+		held = append(held, a.IPNet.String())
+	}
+	slices.Sort(held)
+	return held, nil
+}
+
+// verifySysctls reads what both namespaces have, and more keys, as hardening
+// has set them.
+func verifySysctls(more ...string) error {
+	var errs []error
+	for _, key := range append(more, forwardKey, "net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6") {
+		got, err := getSysctl(key)
+		switch {
+		case os.IsNotExist(err) && strings.HasPrefix(key, "net/ipv6"):
+		case err != nil:
+			errs = append(errs, err)
+		case got != hardening[key]:
+			errs = append(errs, fmt.Errorf("%s is %s", key, got))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (n *Network) verifyFilter() error {
 	c, err := nftables.New(nftables.WithNetNSFd(int(n.egress.Fd())))
 	if err != nil {
 		return err
 	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return err
-	}
-	for _, want := range n.filter() {
-		i := slices.IndexFunc(chains, func(c *nftables.Chain) bool { return c.Table.Name == filterTable.Name && c.Name == want.name })
-		if i < 0 || chains[i].Policy == nil || *chains[i].Policy != want.policy {
-			return fmt.Errorf("chain %s is missing or does not drop", want.name)
-		}
-		rules, err := c.GetRules(filterTable, chains[i])
-		if err != nil || len(rules) != len(want.rules) {
-			return errors.Join(fmt.Errorf("chain %s has %d rules, not %d", want.name, len(rules), len(want.rules)), err)
-		}
-	}
-	return nil
-}
-
-func names(links []netlink.Link) []string {
-	var out []string
-	for _, l := range links {
-		out = append(out, l.Attrs().Name)
-	}
-	slices.Sort(out)
-	return out
-}
-
-func addrs(family int) ([]string, error) {
-	list, err := netlink.AddrList(nil, family)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, a := range list {
-		out = append(out, a.IPNet.String())
-	}
-	slices.Sort(out)
-	return out, nil
+	return diff(c, filterTable, n.filter())
 }

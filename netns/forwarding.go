@@ -1,0 +1,87 @@
+package netns
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const forwardKey = "net/ipv4/ip_forward"
+
+// forwarding is what the host's forwarding was before the first bottle: ptp
+// turns it on, and the last bottle puts it back. On a host that does not route
+// it holds more than one value, because the kernel's switch also sets each
+// link's own and whether redirects are accepted (net/ipv4/devinet.c,
+// inet_forward_change).
+type forwarding map[string]string
+
+func readForwarding() (forwarding, error) {
+	f := forwarding{}
+	if err := f.read(forwardKey); err != nil || f.router() {
+		return f, err
+	}
+	links, err := filepath.Glob("/proc/sys/net/ipv4/conf/*/forwarding")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range append(links, "/proc/sys/net/ipv4/conf/all/accept_redirects") {
+		key := strings.TrimPrefix(path, "/proc/sys/")
+		if err := f.read(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+func (f forwarding) read(key string) (err error) {
+	value, err := getSysctl(key)
+	if err == nil {
+		f[key] = value
+	}
+	return err
+}
+
+// router says whether the host forwarded packets before the first bottle.
+func (f forwarding) router() bool { return f[forwardKey] == "1" }
+
+func (f forwarding) String() string {
+	b, _ := json.Marshal(f) // strings only
+	return string(b)
+}
+
+// forwarding is as the first bottle found it.
+func (s shared) forwarding() (f forwarding, err error) {
+	b, err := os.ReadFile(s.sysctlFile())
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.sysctlFile(), err)
+	}
+	return f, nil
+}
+
+// restore changes nothing on a router. The switch comes first, as it sets the
+// others.
+func (f forwarding) restore() error {
+	if f.router() {
+		return nil
+	}
+	keys := slices.DeleteFunc(slices.Sorted(maps.Keys(f)), func(key string) bool { return key == forwardKey })
+	for _, key := range append([]string{forwardKey}, keys...) {
+		now, err := getSysctl(key)
+		if err == nil && now != f[key] {
+			err = setSysctl(key, f[key])
+		}
+		if err := ignoreAbsent(err); err != nil { // the link has gone
+			return err
+		}
+	}
+	return nil
+}
