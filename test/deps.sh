@@ -1,7 +1,7 @@
 #!/bin/sh
 # deps.sh GO DIR: installs the Debian packages that bottles and the tests need,
-# where they are missing, and builds the pinned containerd, CNI plugins and
-# runsc of the tests into DIR. Nothing is started.
+# where they are missing (Debian starts containerd then, if systemd runs), and
+# builds the pinned containerd, CNI plugins and runsc of the tests into DIR.
 set -eu
 go=$1 dir=$2
 
@@ -21,7 +21,7 @@ build() {
 	shift
 	[ -e "$into/.done" ] && return
 	for package; do
-		GOBIN=$into GOFLAGS=-buildvcs=false "$go" install -trimpath -ldflags '-s -w' "$package"
+		CGO_ENABLED=0 GOBIN=$into GOFLAGS=-buildvcs=false "$go" install -trimpath -ldflags '-s -w' "$package"
 	done
 	touch "$into/.done"
 }
