@@ -128,32 +128,42 @@ func (c *container) drive(f initproto.Frame) error {
 	if p == nil {
 		return nil
 	}
+	var err error
 	switch f.Kind {
 	case initproto.KindStdin:
-		return p.takeInput(f.Payload)
+		err = p.takeInput(f.Payload)
 	case initproto.KindCredit:
-		return p.grant(f)
+		err = p.grant(f)
 	case initproto.KindSignal:
-		return c.signal(p, f)
+		err = c.signal(p, f)
 	case initproto.KindResize:
-		return p.resize(f)
+		err = p.resize(f)
 	default:
 		return fmt.Errorf("frame of kind %d: %w", f.Kind, initproto.ErrProtocol)
 	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "carboy-init: end a process:", err)
+		c.kill(p, syscall.SIGKILL) // a peer of the supervisor's may have sent it: the others go on
+	}
+	return nil
 }
 
-// signal holds the lock so that the process cannot be reaped, and its pid
-// used again, in between.
 func (c *container) signal(p *process, f initproto.Frame) error {
 	if len(f.Payload) != 1 {
 		return fmt.Errorf("signal of %d bytes: %w", len(f.Payload), initproto.ErrProtocol)
 	}
+	c.kill(p, syscall.Signal(f.Payload[0]))
+	return nil
+}
+
+// kill holds the lock so that the process cannot be reaped, and its pid used
+// again, in between.
+func (c *container) kill(p *process, s syscall.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byPid[p.pid] == p {
-		_ = unix.Kill(p.pid, syscall.Signal(f.Payload[0])) // it may be a zombie already
+		_ = unix.Kill(p.pid, s) // it may be a zombie already
 	}
-	return nil
 }
 
 // reap takes every child that ends, ours and the orphans that fall to pid 1.

@@ -6,8 +6,10 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
@@ -46,6 +48,44 @@ func lookupUser(root, spec string) (identity, error) {
 		who.name = named[0].Name
 	}
 	return who, nil
+}
+
+// asUser calls f with the user's rights to files. They are this thread's alone:
+// the raw calls bypass the Go runtime, which would change every thread.
+func asUser(who identity, f func() error) (err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := take(who); err != nil {
+		return errors.Join(fmt.Errorf("become user %d: %w", who.uid, err), take(identity{}))
+	}
+	err = f()
+	if back := take(identity{}); back != nil {
+		panic(fmt.Sprintf("become root again: %v", back)) // nothing may run on this thread
+	}
+	return err
+}
+
+// take sets the effective ids and the groups of the calling thread. Root comes
+// first, because nobody else may set groups.
+func take(who identity) error {
+	const unchanged = ^uintptr(0)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, 0, unchanged); errno != 0 {
+		return errno
+	}
+	var groups unsafe.Pointer
+	if len(who.groups) > 0 {
+		groups = unsafe.Pointer(&who.groups[0])
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(who.groups)), uintptr(groups), 0); errno != 0 {
+		return errno
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, unchanged, uintptr(who.gid), unchanged); errno != 0 {
+		return errno
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(who.uid), unchanged); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // readDatabase reads at most 1 MiB of a regular file and never waits: the

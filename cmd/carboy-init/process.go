@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"sync"
@@ -45,7 +46,11 @@ func startProcess(w *initproto.Writer, id uint32, spec initproto.Spec) (*process
 		return nil, &startError{126, fmt.Errorf("user %q is root in this image: ask for root by -u root, or name another user", spec.User)}
 	}
 	env := completeEnv(spec.Env, who)
-	name, err := findCommand(spec.Args, env, spec.Dir)
+	var name string
+	err = asUser(who, func() (err error) {
+		name, err = findCommand(spec.Args, env, spec.Dir)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -84,16 +89,20 @@ func fork(name string, spec initproto.Spec, env []string, who identity, std *str
 	if errors.Is(err, syscall.ENOENT) {
 		code = 127
 	}
-	if dirErr := enterable(spec.Dir); dirErr != nil {
-		return 0, &startError{126, fmt.Errorf("working directory %s: %w", spec.Dir, dirErr)}
+	if dirErr := asUser(who, func() error { return enterable(spec.Dir) }); dirErr != nil {
+		return 0, &startError{126, fmt.Errorf("working directory %q: %w", spec.Dir, dirErr)}
 	}
-	return 0, &startError{code, fmt.Errorf("run %s: %w", name, err)}
+	return 0, &startError{code, fmt.Errorf("run %q: %w", name, err)}
 }
 
 func enterable(dir string) error {
 	st, err := os.Stat(dir)
 	if err == nil && !st.IsDir() {
-		return syscall.ENOTDIR
+		err = syscall.ENOTDIR
+	}
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err // the path is the image's choice
 	}
 	return err
 }
@@ -121,16 +130,21 @@ func findCommand(args, env []string, dir string) (string, error) {
 
 func (p *process) connect(w *initproto.Writer, std *streams) {
 	p.stdin = initproto.NewInlet(w, initproto.KindStdin, p.id)
-	go func() {
-		_ = p.stdin.CopyTo(p.in) // a command need not read its input
-		if p.tty == nil {
-			_ = p.in.Close()
-		}
-	}()
+	go p.feed()
 	p.pump(w, initproto.KindStdout, std.out)
 	if std.err != nil {
 		p.pump(w, initproto.KindStderr, std.err)
 	}
+}
+
+// feed passes the input on and then its end.
+func (p *process) feed() {
+	_ = p.stdin.CopyTo(p.in) // a command need not read its input
+	if p.tty == nil {
+		_ = p.in.Close()
+		return
+	}
+	_, _ = p.tty.Write([]byte{4}) // as a terminal spells it; the command may be gone
 }
 
 func (p *process) pump(w *initproto.Writer, kind initproto.Kind, from *os.File) {
@@ -142,9 +156,6 @@ func (p *process) pump(w *initproto.Writer, kind initproto.Kind, from *os.File) 
 func (p *process) takeInput(b []byte) error {
 	if len(b) > 0 {
 		return p.stdin.Push(b)
-	}
-	if p.tty != nil {
-		_ = p.stdin.Push([]byte{4}) // end of file as a terminal spells it
 	}
 	p.stdin.Close()
 	return nil

@@ -26,7 +26,7 @@ type Client struct {
 type Sink interface {
 	// Take handles a frame; an error ends the connection.
 	Take(Frame) error
-	// Lost tells that no more frames will come.
+	// Lost tells that no more frames will come, perhaps more than once.
 	Lost(error)
 }
 
@@ -81,6 +81,7 @@ func (c *Client) dispatch(r io.Reader) error {
 			continue // the tail of a process nobody follows any more
 		}
 		if err := sink.Take(f); err != nil {
+			sink.Lost(err) // it may be out of the table already
 			return err
 		}
 	}
@@ -128,7 +129,12 @@ func (r reply) Take(f Frame) error {
 	return nil
 }
 
-func (r reply) Lost(err error) { r <- fmt.Errorf("carboy-init went away: %w", err) }
+func (r reply) Lost(err error) {
+	select {
+	case r <- fmt.Errorf("carboy-init went away: %w", err):
+	default: // told already
+	}
+}
 
 func (c *Client) ask(ctx context.Context, kind Kind, v any) error {
 	answer := make(reply, 1)

@@ -105,6 +105,48 @@ type Spec struct {
 	NotRoot bool `json:"notRoot,omitempty"`
 }
 
+// wireSpec carries what need not be UTF-8 as bytes: JSON would change it.
+type wireSpec struct {
+	plainSpec
+	Args [][]byte `json:"args"`
+	Env  [][]byte `json:"env"`
+	Dir  []byte   `json:"dir"`
+}
+
+type plainSpec Spec
+
+// MarshalJSON implements json.Marshaler.
+func (s Spec) MarshalJSON() ([]byte, error) {
+	return json.Marshal(wireSpec{plainSpec: plainSpec(s), Args: toBytes(s.Args), Env: toBytes(s.Env), Dir: []byte(s.Dir)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Spec) UnmarshalJSON(b []byte) error {
+	var w wireSpec
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	*s = Spec(w.plainSpec)
+	s.Args, s.Env, s.Dir = toStrings(w.Args), toStrings(w.Env), string(w.Dir)
+	return nil
+}
+
+func toBytes(texts []string) [][]byte {
+	out := make([][]byte, 0, len(texts))
+	for _, t := range texts {
+		out = append(out, []byte(t))
+	}
+	return out
+}
+
+func toStrings(texts [][]byte) []string {
+	out := make([]string, 0, len(texts))
+	for _, t := range texts {
+		out = append(out, string(t))
+	}
+	return out
+}
+
 // Size is a terminal's, in characters.
 type Size struct {
 	Rows uint16 `json:"rows"`
@@ -141,6 +183,9 @@ func ReadFrame(r io.Reader) (Frame, error) {
 	}
 	f := Frame{Kind: Kind(head[4]), ID: binary.BigEndian.Uint32(head[5:]), Payload: make([]byte, n)}
 	if _, err := io.ReadFull(r, f.Payload); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF // an end between frames is another thing
+		}
 		return Frame{}, fmt.Errorf("frame cut off: %w", err)
 	}
 	return f, nil

@@ -24,7 +24,8 @@ type Process struct {
 	stdout *Inlet
 	stderr *Inlet
 
-	drained sync.WaitGroup
+	pumps   sync.WaitGroup
+	drained chan struct{} // all output has been written
 	once    sync.Once
 	ended   chan struct{}
 	exit    Exit
@@ -55,9 +56,13 @@ func (c *Client) Start(spec Spec, s Streams) (*Process, error) {
 }
 
 func newProcess(c *Client, id uint32, s Streams) *Process {
-	p := &Process{c: c, id: id, ended: make(chan struct{}), stdin: NewOutlet(c.w, KindStdin, id)}
+	p := &Process{c: c, id: id, ended: make(chan struct{}), drained: make(chan struct{}), stdin: NewOutlet(c.w, KindStdin, id)}
 	p.stdout = p.drain(KindStdout, s.Stdout)
 	p.stderr = p.drain(KindStderr, s.Stderr)
+	go func() {
+		p.pumps.Wait()
+		close(p.drained)
+	}()
 	return p
 }
 
@@ -66,7 +71,7 @@ func (p *Process) drain(kind Kind, dst io.Writer) *Inlet {
 		dst = io.Discard
 	}
 	in := NewInlet(p.c.w, kind, p.id)
-	p.drained.Go(func() { _ = in.CopyTo(dst) }) // a viewer that has gone is not the process's fault
+	p.pumps.Go(func() { _ = in.CopyTo(dst) }) // a viewer that has gone is not the process's fault
 	return in
 }
 
@@ -116,15 +121,17 @@ func (p *Process) end(err error) {
 	})
 }
 
-// Wait returns when the process has ended and its output has been written.
+// Wait returns when the process has ended and its output has been written. A
+// process counts as running while its output is not taken.
 func (p *Process) Wait(ctx context.Context) (Exit, error) {
-	select {
-	case <-p.ended:
-		p.drained.Wait()
-		return p.exit, p.err
-	case <-ctx.Done():
-		return Exit{}, context.Cause(ctx)
+	for _, done := range []<-chan struct{}{p.ended, p.drained} {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return Exit{}, context.Cause(ctx)
+		}
 	}
+	return p.exit, p.err
 }
 
 // Ended is closed when the process has ended or the connection is lost.

@@ -3,6 +3,7 @@ package initproto
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -61,7 +62,7 @@ func (r *relay) send(w *Writer) {
 func (r *relay) receive(in io.Reader) error {
 	for {
 		f, err := ReadFrame(in)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -78,6 +79,9 @@ func (r *relay) forward(f Frame) error {
 	case KindStart:
 		return r.start(f)
 	case KindStdin, KindSignal, KindResize, KindCredit:
+		if err := f.check(); err != nil {
+			return err
+		}
 		r.mu.Lock()
 		id, ok := r.far[f.ID]
 		r.mu.Unlock()
@@ -89,6 +93,23 @@ func (r *relay) forward(f Frame) error {
 	default:
 		return fmt.Errorf("frame of kind %d from a peer: %w", f.Kind, ErrProtocol)
 	}
+}
+
+// check refuses a frame about a process that carboy-init could not read: the
+// peer is cut off for it, and not the bottle.
+func (f Frame) check() error {
+	switch f.Kind {
+	case KindResize:
+		return f.Decode(&Size{})
+	case KindSignal:
+		if len(f.Payload) != 1 {
+			return fmt.Errorf("signal of %d bytes: %w", len(f.Payload), ErrProtocol)
+		}
+	case KindCredit:
+		_, _, err := f.Credit()
+		return err
+	}
+	return nil
 }
 
 func (r *relay) start(f Frame) error {
@@ -114,7 +135,6 @@ func (r *relay) hangUp() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, id := range r.far {
-		r.c.Forget(id)
 		_ = r.c.Send(Frame{Kind: KindSignal, ID: id, Payload: []byte{byte(syscall.SIGHUP)}})
 		_ = r.c.Send(Frame{Kind: KindStdin, ID: id})
 	}
@@ -132,13 +152,30 @@ func (b *back) Take(f Frame) error {
 		delete(b.far, b.near)
 		b.mu.Unlock()
 	}
+	far := f.ID
 	f.ID = b.near
 	select {
-	case b.out <- f:
 	case <-b.gone:
+		return b.drop(far, f)
+	default:
+	}
+	select {
+	case b.out <- f:
 	default:
 		_ = b.peer.Close() // ends receive, and with it the relay
 	}
+	return nil
+}
+
+// drop takes the output of a command whose peer has gone, so that one which
+// survives the hang-up is not blocked for ever.
+func (b *back) drop(far uint32, f Frame) error {
+	if f.Kind != KindStdout && f.Kind != KindStderr {
+		return nil
+	}
+	// Not from here: this is the goroutine that reads, and carboy-init may be
+	// waiting for that.
+	go func() { _ = b.c.Send(creditFrame(f.Kind, far, len(f.Payload)+overhead)) }()
 	return nil
 }
 
