@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
@@ -52,6 +53,17 @@ func egressConflist(r Record, from netip.Prefix) string {
 		"ranges": [][]object{{{"subnet": from.String()}}},
 		"routes": []object{{"dst": "0.0.0.0/0"}},
 	})
+}
+
+// OperatorNetwork reads the conflist of that name from a CNI configuration
+// directory, for Config.Conflist. Its errors are of class
+// errdefs.ErrInvalidArgument.
+func OperatorNetwork(dir, name string) ([]byte, error) {
+	list, err := libcni.LoadNetworkConf(dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("egress network %q in %s: %w: %w", name, dir, err, errdefs.ErrInvalidArgument)
+	}
+	return list.Bytes, nil
 }
 
 func (r Record) cni(mark *os.File) *libcni.CNIConfig {

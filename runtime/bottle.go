@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/log"
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"carboy/netns"
@@ -29,6 +29,7 @@ type Bottle struct {
 	host    *Host
 	plan    *Plan
 	options UpOptions
+	images  images
 	lock    *lock
 	network *netns.Network
 	engine  proxy.Engine
@@ -36,8 +37,7 @@ type Bottle struct {
 	agent   *cell
 
 	engineProcess *initproto.Process
-	proxyTail     tail
-	proxyLog      io.WriteCloser
+	proxyLog      *proxyLog
 	command       initproto.Spec
 	root          bool // the agent was asked to be root
 	control       net.Listener
@@ -65,11 +65,11 @@ const (
 // startEngine starts the proxy engine and returns when it is healthy.
 func (b *Bottle) startEngine(ctx context.Context) error {
 	defer b.host.Trace.step("proxy health")()
-	b.proxyLog = &lumberjack.Logger{Filename: filepath.Join(b.logDir(), "proxy.log"), MaxSize: proxyLogSize, MaxBackups: 1}
-	out := io.MultiWriter(&b.proxyTail, b.proxyLog)
+	b.proxyLog = &proxyLog{warn: func(err error) { log.G(ctx).WithError(err).Error("the proxy's log is not complete") },
+		file: lumberjack.Logger{Filename: b.ProxyLog(), MaxSize: proxyLogSize, MaxBackups: 1}}
 	user := fmt.Sprintf("%d:%d", b.ProxyUser, b.ProxyUser)
 	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: user, NotRoot: true}
-	process, err := b.proxy.init.Start(spec, initproto.Streams{Stdout: out, Stderr: out})
+	process, err := b.proxy.init.Start(spec, initproto.Streams{Stdout: b.proxyLog, Stderr: b.proxyLog})
 	if err != nil {
 		return fmt.Errorf("start proxy %s: %w", b.engine.Name, err)
 	}
@@ -80,13 +80,11 @@ func (b *Bottle) startEngine(ctx context.Context) error {
 	return nil
 }
 
-// proxyLogSize is of one of two files, in MiB.
-const proxyLogSize = 8
-
-func (b *Bottle) logDir() string { return filepath.Join(b.host.LogDir, b.Instance) }
-
 func (b *Bottle) lastProxyLines() string {
-	lines := b.proxyTail.lines(10)
+	if b.proxyLog == nil {
+		return ""
+	}
+	lines := b.proxyLog.tail.lines(10)
 	if len(lines) == 0 {
 		return ""
 	}
@@ -150,15 +148,18 @@ func (b *Bottle) Command() []string { return b.command.Args }
 func (b *Bottle) ProxyEnded() <-chan struct{} { return b.engineProcess.Ended() }
 
 // ProxyLog is where the engine's log is kept, also after the bottle's end.
-func (b *Bottle) ProxyLog() string { return filepath.Join(b.logDir(), "proxy.log") }
+func (b *Bottle) ProxyLog() string { return filepath.Join(b.host.LogDir, b.Instance, proxyLogFile) }
 
-// ProxyEnd says in words how the proxy ended.
+// ProxyEnd says in words how the proxy ended, and writes it to the log.
 func (b *Bottle) ProxyEnd(ctx context.Context) string {
+	last := b.lastProxyLines()
 	exit, err := b.engineProcess.Wait(ctx)
+	how := fmt.Sprintf("status %d", exit.Status())
 	if err != nil {
-		return err.Error()
+		how = err.Error()
 	}
-	return fmt.Sprintf("status %d%s", exit.Status(), b.lastProxyLines())
+	b.proxyLog.note("the proxy ended (" + how + "): the agent is cut off")
+	return how + last
 }
 
 // reassertPause is how often the host's part of the wiring is looked at: other
@@ -184,16 +185,24 @@ func (b *Bottle) Tend(ctx context.Context, warn func(error)) {
 // stopTime is how long an agent has between SIGTERM and SIGKILL.
 const stopTime = 10 * time.Second
 
-// Stop ends the agent's command: SIGTERM, and SIGKILL after ten seconds.
-func (b *Bottle) Stop(p *initproto.Process) error {
-	if err := p.Signal(syscall.SIGTERM); err != nil {
-		return err
+// Stop ends a command: SIGTERM, and SIGKILL after ten seconds. It never waits
+// longer, not even for a carboy-init that hangs.
+func Stop(p *initproto.Process) error {
+	failed := make(chan error, 2)
+	signal := func(s syscall.Signal) {
+		if err := p.Signal(s); err != nil {
+			failed <- err
+		}
 	}
+	go signal(syscall.SIGTERM)
 	select {
 	case <-p.Ended():
 		return nil
+	case err := <-failed:
+		return err
 	case <-time.After(stopTime):
-		return p.Signal(syscall.SIGKILL)
+		go signal(syscall.SIGKILL)
+		return nil
 	}
 }
 
@@ -208,7 +217,7 @@ func (b *Bottle) Down(ctx context.Context) error {
 	}
 	b.agent.close()
 	b.proxy.close()
-	err := b.host.reap(ctx, b.Record, b.lock, b.network.Close)
+	err := b.host.reap(ctx, b.Record, b.lock, b.network)
 	if b.proxyLog != nil {
 		err = errors.Join(err, b.proxyLog.Close())
 	}
@@ -220,8 +229,9 @@ const downTime = time.Minute
 // keepFile marks a failed bring-up that was left standing.
 const keepFile = "keep"
 
-// abandon ends a failed bring-up. With keep its containers stay, without any
-// command: carboy-init holds them and refuses to run one.
+// abandon ends a failed bring-up. With keep its containers stay, with what the
+// proxy engine may still do, and without an agent: carboy-init holds them and
+// refuses to run a command.
 func (b *Bottle) abandon(ctx context.Context, keep bool) error {
 	if !keep {
 		return b.Down(ctx)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
@@ -16,6 +17,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
 
 	"carboy/runtime/initproto"
 )
@@ -50,21 +53,35 @@ func (b *Bottle) newCell(ctx context.Context, s cellSpec) (*cell, error) {
 		return nil, fmt.Errorf("prepare snapshot: %w", err)
 	}
 	container, err := b.host.Client.NewContainer(ctx, s.id,
-		containerd.WithContainerLabels(map[string]string{labelInstance: b.Instance}),
-		containerd.WithRuntime(shim, &runcoptions.Options{BinaryName: s.runtime}),
+		containerd.WithContainerLabels(map[string]string{labelInstance: b.Instance, labelStateDir: b.StateDir}),
+		// The runtime's state goes where the reaper removes it: runsc leaves a
+		// mount there (null-netns) that nothing else ever takes away.
+		containerd.WithRuntime(shim, &runcoptions.Options{BinaryName: s.runtime, Root: filepath.Join(b.dir(), "runtime")}),
 		withSnapshot(b.host.Snapshotter, s.id),
 		containerd.WithNewSpec(s.spec))
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}
 	c := &cell{id: s.id}
-	// A client that goes away while a task is created can leave a shim that
-	// containerd forgets, so this one step is not cancelled.
-	c.task, err = container.NewTask(context.WithoutCancel(ctx), c.fifos(context.WithoutCancel(ctx), b.dir()))
-	if err != nil {
+	if err := c.newTask(ctx, container, b.dir()); err != nil {
 		return nil, fmt.Errorf("create task: %w", err)
 	}
 	return c, nil
+}
+
+// taskTime is how long the creation of a task may take.
+const taskTime = 30 * time.Second
+
+// newTask is not cancelled: a client that goes away while a task is created can
+// leave a shim that containerd forgets.
+func (c *cell) newTask(ctx context.Context, container containerd.Container, dir string) (err error) {
+	ctx = context.WithoutCancel(ctx)
+	bounded, cancel := context.WithTimeoutCause(ctx, taskTime, fmt.Errorf("containerd did not create it within %v", taskTime))
+	defer cancel()
+	if c.task, err = container.NewTask(bounded, c.fifos(ctx, dir)); err != nil && bounded.Err() != nil {
+		err = errors.Join(context.Cause(bounded), err)
+	}
+	return err
 }
 
 func withSnapshot(snapshotter, key string) containerd.NewContainerOpts {
@@ -90,7 +107,7 @@ func (c *cell) start(ctx context.Context) error {
 		return fmt.Errorf("start task: %w", err)
 	}
 	go func() { _, _ = io.Copy(&c.stderr, c.io.Stderr) }()
-	stop := context.AfterFunc(ctx, func() { _ = c.io.Stdout.Close() })
+	stop := context.AfterFunc(ctx, func() { _, _ = c.io.Stdout.Close(), c.io.Stdin.Close() })
 	defer stop()
 	var err error
 	if c.init, err = initproto.NewClient(c.io.Stdout, c.io.Stdin); err != nil {
@@ -140,11 +157,41 @@ func removeTask(ctx context.Context, container containerd.Container) error {
 	if err != nil {
 		return fmt.Errorf("load task %s: %w", container.ID(), err)
 	}
-	if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+	if err := endTask(ctx, task); err != nil {
+		return fmt.Errorf("end task %s: %w", container.ID(), err)
+	}
+	if _, err := task.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("delete task %s: %w", container.ID(), err)
 	}
 	return nil
 }
+
+// endTask kills carboy-init, and with it its pid namespace. The client's
+// WithProcessKill signals every process instead, which runsc refuses for a
+// sandbox that has ended by itself. Whether the signal was taken does not
+// matter, for carboy-init may have ended without it: the task's end does.
+func endTask(ctx context.Context, task containerd.Task) error {
+	ctx, cancel := context.WithTimeout(ctx, killTime)
+	defer cancel()
+	ended, err := task.Wait(ctx) // which tells of a lost task by the channel
+	if err != nil {
+		return err
+	}
+	killErr := task.Kill(ctx, unix.SIGKILL)
+	select {
+	case status := <-ended:
+		// A task that goes away meanwhile is an error of the service, as it came.
+		if err := errgrpc.ToNative(status.Error()); !errdefs.IsNotFound(err) {
+			return err
+		}
+		return nil
+	case <-ctx.Done():
+		return errors.Join(killErr, fmt.Errorf("it has not ended within %v", killTime))
+	}
+}
+
+// killTime is how long a task may take to go.
+const killTime = 10 * time.Second
 
 // tail keeps the last bytes that were written to it.
 type tail struct {

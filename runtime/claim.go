@@ -41,7 +41,7 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err 
 		return nil, err
 	}
 	r.Network = network.Record()
-	own, err := tryLock(r.lockPath())
+	own, err := waitLock(ctx, r.lockPath(), time.Second) // a gc may look at the file that we have just made
 	if err != nil {
 		return nil, fmt.Errorf("lock new bottle: %w", err)
 	}
@@ -60,22 +60,12 @@ func (h *Host) networkConfig(r Record, p *Plan) netns.Config {
 }
 
 // claimName tries the plan's names in turn. A name whose bottle is dead is
-// freed on the way. Claims of one host take turns, so that each gets a proxy
-// user of its own.
-func (h *Host) claimName(ctx context.Context, p *Plan, r Record) (Record, error) {
-	turn, err := waitLock(filepath.Join(h.StateDir, "claim.lock"), 10*time.Second)
-	if err != nil {
-		return r, fmt.Errorf("wait for another claim: %w", err)
-	}
-	defer func() { _ = turn.release() }()
-	if r.ProxyUser, err = h.freeProxyUser(ctx); err != nil {
-		return r, err
-	}
-	for _, name := range p.names() {
-		r.Name = name
-		err := h.createLease(ctx, r)
-		if errdefs.IsAlreadyExists(err) && h.reapDead(ctx, name) {
-			err = h.createLease(ctx, r)
+// freed on the way.
+func (h *Host) claimName(ctx context.Context, p *Plan, r Record) (_ Record, err error) {
+	for _, r.Name = range p.names() {
+		err := h.claimOne(ctx, &r)
+		if errdefs.IsAlreadyExists(err) && h.reapDead(ctx, r.Name) {
+			err = h.claimOne(ctx, &r)
 		}
 		if !errdefs.IsAlreadyExists(err) {
 			return r, err
@@ -85,6 +75,20 @@ func (h *Host) claimName(ctx context.Context, p *Plan, r Record) (Record, error)
 		return r, fmt.Errorf("a bottle named %s is there already: choose another --name, or remove it with `carboy rm -f %s`: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
 	}
 	return r, fmt.Errorf("all names from %s to %s-99 are taken: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
+}
+
+// claimOne takes a proxy user and the name. Claims of one host take turns, so
+// that each gets a user of its own.
+func (h *Host) claimOne(ctx context.Context, r *Record) error {
+	turn, err := waitLock(ctx, filepath.Join(h.StateDir, "claim.lock"), 10*time.Second)
+	if err != nil {
+		return fmt.Errorf("wait for another claim: %w", err)
+	}
+	defer func() { _ = turn.release() }()
+	if r.ProxyUser, err = h.freeProxyUser(ctx); err != nil {
+		return err
+	}
+	return h.createLease(ctx, *r)
 }
 
 func (h *Host) createLease(ctx context.Context, r Record) error {
@@ -143,12 +147,12 @@ func (b *Bottle) writeFiles() error {
 		}
 	}
 	for name, content := range text {
-		if err := os.WriteFile(filepath.Join(b.dir(), name), content, 0o644); err != nil { //nolint:gosec // read by other users in the containers
+		if err := os.WriteFile(filepath.Join(b.dir(), name), content, 0o644); err != nil {
 			return fmt.Errorf("write run directory: %w", err)
 		}
 	}
 	// The engine's user reads its configuration through the bind mount.
-	return os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755) //nolint:gosec // the directory above is closed
+	return os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755)
 }
 
 func resolvConf(servers []netip.Addr) []byte {

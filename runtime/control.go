@@ -51,8 +51,9 @@ func (b *Bottle) complete(s initproto.Spec) initproto.Spec {
 	env := append([]string(nil), b.command.Env...)
 	s.Env = lastWins(append(env, s.Env...))
 	if s.User == "" {
-		s.User, s.NotRoot = b.command.User, b.command.NotRoot
+		s.User = b.command.User
 	}
+	s.NotRoot = !isRoot(s.User)
 	if s.Dir == "" {
 		s.Dir = b.command.Dir
 	}

@@ -16,7 +16,7 @@ import (
 type Swept struct {
 	Name     string        `json:"name,omitempty"`
 	Instance string        `json:"instance"`
-	Kind     string        `json:"kind"` // bottle, container or lock
+	Kind     string        `json:"kind"` // bottle, container, lock or log
 	Took     time.Duration `json:"took"` // in nanoseconds
 	Error    string        `json:"error,omitempty"`
 }
@@ -54,23 +54,28 @@ func (h *Host) GC(ctx context.Context, dry bool) ([]Swept, error) {
 			return nil // it lives after all
 		})
 	}
-	orphans, err := h.orphans(ctx, records)
-	errs = append(errs, err)
-	for _, id := range orphans {
-		add(Swept{Kind: "container", Instance: id}, func() error { return h.removeCell(ctx, id) })
+	if len(unknown) == 0 { // else what looks like nobody's may be of another version's bottle
+		orphans, err := h.orphans(ctx, records)
+		errs = append(errs, err)
+		for _, id := range orphans {
+			add(Swept{Kind: "container", Instance: id}, func() error { return h.removeCell(ctx, id) })
+		}
+		for _, instance := range h.freeLocks(records) {
+			add(Swept{Kind: "lock", Instance: instance}, func() error { return h.dropLock(instance) })
+		}
 	}
-	for _, instance := range h.freeLocks(records) {
-		add(Swept{Kind: "lock", Instance: instance}, func() error { return h.dropLock(instance) })
+	for _, instance := range h.oldLogs(records) {
+		add(Swept{Kind: "log", Instance: instance}, func() error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
+	}
+	if !dry {
+		errs = append(errs, h.sweepProbe())
 	}
 	return swept, errors.Join(errs...)
 }
 
 // orphans are containers of ours whose lease is gone.
 func (h *Host) orphans(ctx context.Context, records []Record) ([]string, error) {
-	leased := map[string]bool{}
-	for _, r := range records {
-		leased[r.Instance] = true
-	}
+	leased := instances(records)
 	containers, err := h.Client.ContainerService().List(ctx, `labels."`+labelInstance+`"`)
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
@@ -78,8 +83,9 @@ func (h *Host) orphans(ctx context.Context, records []Record) ([]string, error) 
 	var ids []string
 	for _, c := range containers {
 		instance := c.Labels[labelInstance]
-		// A bottle that was claimed after our listing holds its lock.
-		if !leased[instance] && !held(filepath.Join(h.StateDir, "lock", instance)) {
+		// A bottle that was claimed after our listing holds its lock. One of
+		// another state directory has its lock there, and its own carboy to sweep it.
+		if c.Labels[labelStateDir] == h.StateDir && !leased[instance] && !held(filepath.Join(h.StateDir, "lock", instance)) {
 			ids = append(ids, c.ID)
 		}
 	}
@@ -93,10 +99,7 @@ func (h *Host) freeLocks(records []Record) []string {
 	if err != nil {
 		return nil // none was ever made
 	}
-	leased := map[string]bool{}
-	for _, r := range records {
-		leased[r.Instance] = true
-	}
+	leased := instances(records)
 	var free []string
 	for _, e := range entries {
 		if !leased[e.Name()] && !held(filepath.Join(h.StateDir, "lock", e.Name())) {
@@ -104,6 +107,35 @@ func (h *Host) freeLocks(records []Record) []string {
 		}
 	}
 	return free
+}
+
+func instances(records []Record) map[string]bool {
+	all := map[string]bool{}
+	for _, r := range records {
+		all[r.Instance] = true
+	}
+	return all
+}
+
+// logTime is how long the logs of a bottle are kept after the last line.
+const logTime = 7 * 24 * time.Hour
+
+// oldLogs are of bottles that ended long ago. What is not named like an
+// instance is not ours.
+func (h *Host) oldLogs(records []Record) []string {
+	entries, err := os.ReadDir(h.LogDir)
+	if err != nil {
+		return nil // none was ever made
+	}
+	live := instances(records)
+	var old []string
+	for _, e := range entries {
+		st, err := os.Stat(filepath.Join(h.LogDir, e.Name(), proxyLogFile))
+		if err == nil && instanceName.MatchString(e.Name()) && !live[e.Name()] && time.Since(st.ModTime()) > logTime {
+			old = append(old, e.Name())
+		}
+	}
+	return old
 }
 
 func (h *Host) dropLock(instance string) error {
@@ -129,7 +161,7 @@ func (h *Host) Remove(ctx context.Context, name string, force bool) error {
 		if !force {
 			return fmt.Errorf("bottle %s is %s: end it with `carboy rm -f %s`: %w", name, h.state(r), name, errdefs.ErrFailedPrecondition)
 		}
-		if err := r.Owner.end(ctx, r.lockPath()); err != nil {
+		if err := r.Owner.end(ctx); err != nil {
 			return fmt.Errorf("end the supervisor of %s: %w", name, err)
 		}
 		own, err = h.takeDead(ctx, r)
@@ -137,12 +169,12 @@ func (h *Host) Remove(ctx context.Context, name string, force bool) error {
 	if err != nil || own == nil {
 		return err
 	}
-	return h.reap(ctx, r, own, nothing)
+	return h.reap(ctx, r, own, nil)
 }
 
-// end asks a supervisor to end its bottle and waits until it let go of the
-// lock.
-func (o Owner) end(ctx context.Context, lockPath string) error {
+// end asks a supervisor to end its bottle and waits for its own end, with which
+// it lets go of the lock.
+func (o Owner) end(ctx context.Context) error {
 	fd, err := unix.PidfdOpen(o.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -86,8 +87,9 @@ func (h *Host) CheckReady() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("bottles need root: run carboy with sudo: %w", errdefs.ErrPermissionDenied)
 	}
-	if err := os.MkdirAll(h.StateDir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
+	const longestSocket = 107 // unix(7)
+	if len(Record{StateDir: h.StateDir, Instance: newInstance()}.controlPath()) > longestSocket {
+		return fmt.Errorf("state directory %s: its name is too long for a socket below it: %w", h.StateDir, errdefs.ErrInvalidArgument)
 	}
 	return errors.Join(h.checkStateDir(), h.checkMounts(), h.checkHelpers())
 }
@@ -95,6 +97,9 @@ func (h *Host) CheckReady() error {
 // checkStateDir: what lies there must be gone after a reboot, as the
 // namespaces are.
 func (h *Host) checkStateDir() error {
+	if err := os.MkdirAll(h.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(h.StateDir, &st); err != nil {
 		return fmt.Errorf("state directory %s: %w", h.StateDir, err)
@@ -102,7 +107,14 @@ func (h *Host) checkStateDir() error {
 	if st.Type != unix.TMPFS_MAGIC {
 		return fmt.Errorf("state directory %s is not on a tmpfs: use one below /run: %w", h.StateDir, errdefs.ErrFailedPrecondition)
 	}
-	return os.Chmod(h.StateDir, 0o700)
+	dir, err := os.Lstat(h.StateDir)
+	if err != nil {
+		return err
+	}
+	if !dir.IsDir() || dir.Sys().(*syscall.Stat_t).Uid != 0 || dir.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("state directory %s is not a directory for root alone: use one of its own, with mode 0700: %w", h.StateDir, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // checkMounts: files that we show to containers are looked up by containerd's

@@ -126,7 +126,7 @@ type Inspected struct {
 
 // Inspect adds what containerd knows.
 func (h *Host) Inspect(ctx context.Context, r Record) Inspected {
-	i := Inspected{Status: h.Status(r), RunDir: r.dir(), ProxyLog: filepath.Join(h.LogDir, r.Instance, "proxy.log"),
+	i := Inspected{Status: h.Status(r), RunDir: r.dir(), ProxyLog: filepath.Join(h.LogDir, r.Instance, proxyLogFile),
 		Containers: []string{r.agentID(), r.proxyID()}}
 	for _, id := range i.Containers {
 		i.PIDs = append(i.PIDs, h.pid(ctx, id))

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,8 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock is a held flock. The kernel drops it when its holder dies, however.
+// lock is a held lock of an open file description (fcntl(2), F_OFD_SETLK): the
+// kernel drops it when its holder dies, however, and others can look at it
+// without taking it.
 type lock struct{ f *os.File }
+
+// exclusive is the whole file, for one holder.
+func exclusive() *unix.Flock_t { return &unix.Flock_t{Type: unix.F_WRLCK} }
 
 // tryLock takes the lock at path and fails with errdefs.ErrUnavailable where
 // another process holds it.
@@ -26,9 +32,9 @@ func tryLock(path string) (*lock, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, exclusive()); err != nil {
 			_ = f.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) {
+			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 				return nil, fmt.Errorf("lock %s is held: %w", path, errdefs.ErrUnavailable)
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
@@ -36,20 +42,36 @@ func tryLock(path string) (*lock, error) {
 		if sameFile(f, path) {
 			return &lock{f}, nil
 		}
-		_ = f.Close() // its last holder removed it between open and flock: start over
+		_ = f.Close() // its last holder removed it between open and lock: start over
 	}
 }
 
 // waitLock is tryLock with patience.
-func waitLock(path string, patience time.Duration) (*lock, error) {
-	deadline := time.Now().Add(patience)
+func waitLock(ctx context.Context, path string, patience time.Duration) (*lock, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
 		l, err := tryLock(path)
-		if !errdefs.IsUnavailable(err) || time.Now().After(deadline) {
+		if !errdefs.IsUnavailable(err) {
 			return l, err
 		}
-		time.Sleep(2 * time.Millisecond) // flock has no deadline of its own
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(2 * time.Millisecond): // waiting for a lock has no deadline of its own
+		}
 	}
+}
+
+// held looks whether somebody holds a lock, without taking it.
+func held(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	l := exclusive()
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, l) != nil || l.Type != unix.F_UNLCK
 }
 
 func sameFile(f *os.File, path string) bool {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -322,8 +321,9 @@ func (p *Plan) check() error {
 	if !slices.Contains([]string{"auto", "runc", "runsc"}, p.Runtime) {
 		return invalid("runtime %q: choose auto, runc or runsc", p.Runtime)
 	}
-	if p.Limits.CPUs < 0 || p.Limits.CPUs > 0 && p.Limits.CPUs < 0.01 {
-		return invalid("cpus %v: give a number of at least 0.01", p.Limits.CPUs)
+	const mostCPUs = 8192                                            // NR_CPUS of the largest kernels
+	if c := p.Limits.CPUs; c != 0 && !(c >= 0.01 && c <= mostCPUs) { // NaN compares to nothing
+		return invalid("cpus %v: give a number from 0.01 to %d", c, mostCPUs)
 	}
 	if p.Limits.Pids < 16 {
 		return invalid("pids limit %d: give at least 16", p.Limits.Pids)
@@ -350,6 +350,3 @@ func (p *Plan) names() []string {
 	}
 	return names
 }
-
-// EnvLookup is Request.Lookup for this process.
-func EnvLookup(name string) (string, bool) { return os.LookupEnv(name) }

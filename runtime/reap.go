@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
@@ -16,10 +17,14 @@ import (
 
 // reap removes everything a record speaks of and its lease last. It is used by
 // a failed bring-up, the normal end, rm and gc, takes each step even when one
-// fails, and can be run again. own is the bottle's lock, which it gives up; let
-// go drops what this process itself holds of the bottle.
-func (h *Host) reap(ctx context.Context, r Record, own *lock, letGo func() error) error {
+// fails, and can be run again. own is the bottle's lock, which it gives up; held
+// is the network where this process is who made it, else nil.
+//
+// Once begun it is not cut short: half of it done is worse than none.
+func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Network) error {
 	defer h.Trace.step("tear-down")()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
+	defer cancel()
 	var errs []error
 	step := func(what string, f func() error) {
 		defer h.Trace.step("remove " + what)()
@@ -27,13 +32,21 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, letGo func() error
 			errs = append(errs, fmt.Errorf("remove %s of bottle %s: %w", what, r.Name, err))
 		}
 	}
-	egress := h.egressPath(ctx, r)
+	egress, err := h.openEgress(ctx, r, held)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("egress namespace of bottle %s: %w", r.Name, err))
+	}
+	defer egress.Close()
 	step("containers", func() error { return h.removeCells(ctx, r) })
-	step("namespaces", letGo)
-	step("network", func() error { return netns.Detach(ctx, r.Network, egress) })
+	if held != nil {
+		step("namespaces", held.Close)
+	}
+	step("network", func() error { return netns.Detach(ctx, r.Network, egress.path()) })
 	step("shims", func() error { return h.endStrayShims(ctx, r) })
 	step("cgroups", func() error { return errors.Join(removeCgroup(r.agentID()), removeCgroup(r.proxyID())) })
-	step("run directory", func() error { return os.RemoveAll(r.dir()) })
+	if len(errs) == 0 { // the runtime's state is there: what is left needs it
+		step("run directory", func() error { return removeTree(r.dir()) })
+	}
 	if len(errs) == 0 {
 		step("lease", func() error { return h.deleteLease(ctx, r) })
 	}
@@ -43,22 +56,64 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, letGo func() error
 	return own.remove()
 }
 
-// egressPath is the egress namespace while something still lives in it; only
-// an operator's own network needs it.
-func (h *Host) egressPath(ctx context.Context, r Record) string {
-	container, err := h.Client.LoadContainer(ctx, r.proxyID())
-	if err != nil {
-		return ""
+// removeTree also takes away what a runtime mounted below a directory.
+func removeTree(dir string) error {
+	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
+		return err
 	}
-	task, err := container.Task(ctx, nil)
-	if err != nil || task.Pid() == 0 {
-		return ""
-	}
-	return fmt.Sprintf("/proc/%d/ns/net", task.Pid())
+	return os.RemoveAll(dir)
 }
 
-// removeCells removes both containers at once: most of it is waiting.
+// openNamespace holds a namespace beyond the end of its last process; nil is
+// none.
+type openNamespace struct{ f *os.File }
+
+func (n openNamespace) path() string {
+	if n.f == nil {
+		return ""
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.f.Fd())
+}
+
+func (n openNamespace) Close() {
+	if n.f != nil {
+		_ = n.f.Close()
+	}
+}
+
+// openEgress is the egress namespace if something still lives in it. Only an
+// operator's own network needs it: its plugins may have to undo what they did
+// there.
+func (h *Host) openEgress(ctx context.Context, r Record, held *netns.Network) (openNamespace, error) {
+	if r.Network.Own {
+		return openNamespace{}, nil
+	}
+	path := fmt.Sprintf("/proc/%d/ns/net", h.pid(ctx, r.proxyID()))
+	if held != nil {
+		path = held.EgressPath()
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return openNamespace{}, nil
+	}
+	return openNamespace{f}, err
+}
+
+// removeCells removes both containers. What a shim that hangs keeps from it can
+// be removed once the shim has been killed.
 func (h *Host) removeCells(ctx context.Context, r Record) error {
+	err := h.removeBoth(ctx, r)
+	if err == nil {
+		return nil
+	}
+	if shimErr := h.endStrayShims(ctx, r); shimErr != nil {
+		return errors.Join(err, shimErr)
+	}
+	return h.removeBoth(ctx, r)
+}
+
+// removeBoth does both at once: most of it is waiting.
+func (h *Host) removeBoth(ctx context.Context, r Record) error {
 	var agent, proxy error
 	var both sync.WaitGroup
 	both.Go(func() { agent = h.removeCell(ctx, r.agentID()) })
@@ -86,10 +141,8 @@ func (h *Host) reapIfDead(ctx context.Context, r Record) error {
 	if r.kept() {
 		return errors.Join(fmt.Errorf("bottle %s was kept for inspection: %w", r.Name, errdefs.ErrFailedPrecondition), own.release())
 	}
-	return h.reap(ctx, r, own, nothing)
+	return h.reap(ctx, r, own, nil)
 }
-
-func nothing() error { return nil }
 
 // takeDead locks a bottle that has no supervisor. Between the listing and the
 // lock it may have been reaped, and its name taken by a new one: then there is
@@ -114,14 +167,4 @@ func (h *Host) takeDead(ctx context.Context, r Record) (*lock, error) {
 		return nil, errors.Join(err, own.release())
 	}
 	return own, nil
-}
-
-// held looks whether somebody holds a lock, without taking it.
-func held(path string) bool {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ const (
 	labelRecord = "carboy/record"
 	// labelInstance marks containers, so that gc finds one without a lease.
 	labelInstance = "carboy/instance"
+	labelStateDir = "carboy/state-dir"
 )
 
 // Record is everything that the removal of a bottle needs, known before the
@@ -53,6 +55,9 @@ type Owner struct {
 	Start uint64 `json:"start"` // clock ticks after boot
 	Boot  string `json:"boot"`
 }
+
+// instanceName is what newInstance makes.
+var instanceName = regexp.MustCompile(`^[a-z2-7]{10}$`)
 
 // newInstance is random, so that nothing made for one bottle is ever taken
 // for another's.
@@ -94,7 +99,7 @@ func readRecord(l leases.Lease) (Record, error) {
 	if err := json.Unmarshal([]byte(l.Labels[labelRecord]), &r); err != nil {
 		return Record{}, fmt.Errorf("record of lease %s: %w: %w", l.ID, err, errdefs.ErrFailedPrecondition)
 	}
-	if r.leaseID() != l.ID || r.Instance == "" || r.StateDir == "" {
+	if r.leaseID() != l.ID || !instanceName.MatchString(r.Instance) || !filepath.IsAbs(r.StateDir) {
 		return Record{}, fmt.Errorf("lease %s does not match its record: %w", l.ID, errdefs.ErrFailedPrecondition)
 	}
 	return r, nil

@@ -27,7 +27,7 @@ func (h *Host) ChooseRuntime(ctx context.Context, want string) (runsc, note stri
 	}
 	path, err := exec.LookPath("runsc")
 	if err == nil {
-		err = h.probeRunsc(ctx, path)
+		err = h.probeRunsc(ctx, path, want == "runsc")
 	}
 	switch {
 	case err == nil:
@@ -43,39 +43,49 @@ func (h *Host) ChooseRuntime(ctx context.Context, want string) (runsc, note stri
 
 const probeTime = 20 * time.Second
 
-// probeRunsc really starts a sandbox, once per binary: success is remembered
-// in the state directory, which does not survive a reboot.
-func (h *Host) probeRunsc(ctx context.Context, path string) error {
+func (h *Host) probeDir() string    { return filepath.Join(h.StateDir, "probe") }
+func (h *Host) probeBundle() string { return filepath.Join(h.probeDir(), "bundle") }
+
+// probeRunsc really starts a sandbox, once per binary: what came of it is
+// remembered in the state directory, which does not survive a reboot. With again
+// a failure is not believed.
+func (h *Host) probeRunsc(ctx context.Context, path string, again bool) error {
 	st, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
+	own, err := waitLock(ctx, filepath.Join(h.probeDir(), "lock"), probeTime)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = own.release() }()
 	sys := st.Sys().(*syscall.Stat_t)
-	mark := filepath.Join(h.StateDir, "probe", fmt.Sprintf("runsc-%d-%d-%d", sys.Dev, sys.Ino, st.ModTime().UnixNano()))
-	if _, err := os.Stat(mark); err == nil {
+	mark := filepath.Join(h.probeDir(), fmt.Sprintf("runsc-%d-%d-%d", sys.Dev, sys.Ino, st.ModTime().UnixNano()))
+	text, err := os.ReadFile(mark)
+	switch {
+	case err == nil && len(text) == 0:
 		return nil
+	case err == nil && !again:
+		return errors.New(string(text))
 	}
-	if err := os.MkdirAll(filepath.Dir(mark), 0o700); err != nil {
-		return err
+	tried := h.startSandbox(ctx, path)
+	if ctx.Err() != nil {
+		return tried // it says nothing about runsc
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	if err := h.startSandbox(ctx, path); err != nil {
-		return err
+	var what []byte
+	if tried != nil {
+		what = []byte(tried.Error())
 	}
-	return os.WriteFile(mark, nil, 0o600)
+	return errors.Join(tried, os.WriteFile(mark, what, 0o600))
 }
 
 // startSandbox runs carboy-init, which ends at once, alone in an empty root.
 func (h *Host) startSandbox(ctx context.Context, runsc string) (err error) {
-	bundle, err := os.MkdirTemp(h.StateDir, "probe-")
-	if err != nil {
+	bundle := h.probeBundle()
+	if err := errors.Join(removeTree(bundle), os.MkdirAll(filepath.Join(bundle, "rootfs"), 0o755)); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(bundle)) }()
-	if err := os.Mkdir(filepath.Join(bundle, "rootfs"), 0o755); err != nil { //nolint:gosec // a container's root
-		return err
-	}
+	defer func() { err = errors.Join(err, removeTree(bundle)) }()
 	config, err := json.Marshal(probeSpec(h.initPath()))
 	if err != nil {
 		return err
@@ -83,13 +93,33 @@ func (h *Host) startSandbox(ctx context.Context, runsc string) (err error) {
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o600); err != nil {
 		return err
 	}
-	id := filepath.Base(bundle)
-	cmd := exec.CommandContext(ctx, runsc, "--root", filepath.Join(bundle, "state"), "run", "--bundle", bundle, id) //nolint:gosec // runsc from root's PATH
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, runsc, "--root", filepath.Join(bundle, "state"), "run", "--bundle", bundle, "carboy-probe")
+	// The sandbox is another process, and holds the pipe.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("a sandbox does not start: %w: %s", err, printable(strings.TrimSpace(string(lastLine(out)))))
 	}
 	return nil
+}
+
+// sweepProbe removes what a carboy left that was killed in a probe.
+func (h *Host) sweepProbe() error {
+	if _, err := os.Stat(h.probeBundle()); err != nil {
+		return nil //nolint:nilerr // as it should be
+	}
+	own, err := tryLock(filepath.Join(h.probeDir(), "lock"))
+	if errdefs.IsUnavailable(err) {
+		return nil // one is under way
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(removeTree(h.probeBundle()), own.release())
 }
 
 func probeSpec(init string) specs.Spec {

@@ -22,16 +22,17 @@ const shimTime = 2 * time.Second
 // that is killed while containerd creates a task can leave a shim of which
 // containerd knows nothing.
 func (h *Host) endStrayShims(ctx context.Context, r Record) error {
-	ctx, cancel := context.WithTimeout(ctx, shimTime)
-	defer cancel()
+	patience := time.After(shimTime)
 	for {
 		shims, err := shimsOf(r)
 		if err != nil || len(shims) == 0 {
 			return err
 		}
 		select {
-		case <-ctx.Done():
+		case <-patience:
 			return killAll(shims)
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
@@ -82,11 +83,11 @@ func killAll(pids []int) error {
 // every hierarchy. The cgroups module would do the same, and link D-Bus and an
 // eBPF loader into the command line.
 func removeCgroup(containerID string) error {
-	dirs, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", cgroup(containerID)))
+	dirs, err := filepath.Glob(filepath.Join(cgroupRoot, "*", cgroup(containerID)))
 	if err != nil {
 		return err
 	}
-	dirs = append(dirs, filepath.Join("/sys/fs/cgroup", cgroup(containerID))) // version 2
+	dirs = append(dirs, filepath.Join(cgroupRoot, cgroup(containerID))) // version 2
 	var errs []error
 	for _, dir := range dirs {
 		if err := emptyCgroup(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {

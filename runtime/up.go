@@ -35,15 +35,20 @@ type UpOptions struct {
 // error nothing of it is left, unless Keep says so or the error tells what
 // could not be removed. The caller ends it with Down.
 func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, upTime, fmt.Errorf("bring-up took longer than %v", upTime))
-	defer cancel()
 	if err := h.findResolvers(); err != nil {
 		return nil, err
 	}
+	images, err := h.ensureImages(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, upTime, fmt.Errorf("bring-up took longer than %v", upTime))
+	defer cancel()
 	b, err := h.claim(ctx, p, o)
 	if err != nil {
 		return nil, err
 	}
+	b.images = images
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.abandon(ctx, o.Keep))
@@ -65,6 +70,28 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 		return nil, fmt.Errorf("seal not proved, the agent was not started: %w", err)
 	}
 	return b, nil
+}
+
+// images are those of a bottle's containers; the proxy's is zero for an engine
+// that comes from the host.
+type images struct{ agent, proxy image.Image }
+
+// ensureImages pulls what is missing, which may take long: no name is taken and
+// no time runs for it.
+func (h *Host) ensureImages(ctx context.Context, p *Plan) (i images, err error) {
+	defer h.Trace.step("images")()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		i.agent, err = h.Images.Ensure(ctx, p.Image)
+		return err
+	})
+	if p.Proxy.Image != "" {
+		g.Go(func() (err error) {
+			i.proxy, err = h.Images.Ensure(ctx, p.Proxy.Image)
+			return err
+		})
+	}
+	return i, g.Wait()
 }
 
 // findResolvers reads whom the proxy may ask for names, unless it was set.
@@ -96,6 +123,10 @@ func (b *Bottle) wire(ctx context.Context, wired chan<- struct{}) error {
 	if err := b.network.Attach(ctx); err != nil {
 		return fmt.Errorf("attach network: %w", err)
 	}
+	// Before any container starts in it: runsc takes the addresses over.
+	if err := b.network.Verify(); err != nil {
+		return fmt.Errorf("network not as wired: %w", err)
+	}
 	close(wired)
 	return nil
 }
@@ -103,11 +134,8 @@ func (b *Bottle) wire(ctx context.Context, wired chan<- struct{}) error {
 // raiseProxy ends with a proxy that answers from inside the egress namespace.
 // It closes shared when the bottle's shim is there.
 func (b *Bottle) raiseProxy(ctx context.Context, shared chan<- struct{}, wired <-chan struct{}) error {
-	spec, err := b.proxySpec(ctx)
-	if err != nil {
-		return fmt.Errorf("proxy: %w", err)
-	}
-	if b.proxy, err = b.create(ctx, "proxy", spec); err != nil {
+	var err error
+	if b.proxy, err = b.create(ctx, "proxy", b.proxySpec()); err != nil {
 		return err
 	}
 	close(shared)
@@ -119,7 +147,7 @@ func (b *Bottle) raiseProxy(ctx context.Context, shared chan<- struct{}, wired <
 
 // raiseAgent ends with carboy-init waiting for the command.
 func (b *Bottle) raiseAgent(ctx context.Context, shared, wired <-chan struct{}) error {
-	spec, err := b.agentSpec(ctx)
+	spec, err := b.agentSpec()
 	if err != nil {
 		return err
 	}
@@ -192,19 +220,15 @@ func await(ctx context.Context, ready <-chan struct{}) error {
 func (b *Bottle) container(id, hostname, files, netNS string, l bottlespec.Limits) bottlespec.Container {
 	in := func(name string) string { return filepath.Join(b.dir(), files+name) }
 	return bottlespec.Container{
-		Instance: b.Instance, Hostname: hostname, Cgroup: cgroup(id), NetNS: netNS, Init: b.host.initPath(),
+		Group: b.proxyID(), Hostname: hostname, Cgroup: cgroup(id), NetNS: netNS, Init: b.host.initPath(),
 		Resolv: in("resolv.conf"), Hosts: in("hosts"), SharedMem: sharedMemory, Limits: l,
 	}
 }
 
 const sharedMemory = 256 << 20 // browsers need more than the usual 64 MiB
 
-func (b *Bottle) agentSpec(ctx context.Context) (cellSpec, error) {
-	defer b.host.Trace.step("image")()
-	img, err := b.host.Images.Ensure(ctx, b.plan.Image)
-	if err != nil {
-		return cellSpec{}, err
-	}
+func (b *Bottle) agentSpec() (cellSpec, error) {
+	img := b.images.agent
 	if err := b.resolveCommand(img); err != nil {
 		return cellSpec{}, err
 	}
@@ -217,21 +241,13 @@ func (b *Bottle) agentSpec(ctx context.Context) (cellSpec, error) {
 // The engine's own limits: pipelock takes 25 MiB at rest.
 var proxyLimits = bottlespec.Limits{Memory: 512 << 20, Pids: 256}
 
-func (b *Bottle) proxySpec(ctx context.Context) (cellSpec, error) {
+func (b *Bottle) proxySpec() cellSpec {
 	spec := bottlespec.Proxy{ConfigDir: filepath.Join(b.dir(), "proxy"), Container: b.container(b.proxyID(),
 		"proxy", "proxy-", b.network.EgressPath(), proxyLimits)}
-	s := cellSpec{id: b.proxyID()}
-	if b.plan.Proxy.Image != "" {
-		img, err := b.host.Images.Ensure(ctx, b.plan.Proxy.Image)
-		if err != nil {
-			return cellSpec{}, err
-		}
-		s.parent = img.Parent
-	} else {
+	if b.plan.Proxy.Image == "" {
 		spec.Binds = b.engineBinds()
 	}
-	s.spec = spec.Opts()
-	return s, nil
+	return cellSpec{id: b.proxyID(), parent: b.images.proxy.Parent, spec: spec.Opts()}
 }
 
 // engineBinds shows an engine of the host, and the authorities it trusts, in
@@ -276,7 +292,7 @@ func (b *Bottle) resolveCommand(img image.Image) error {
 	}
 	b.command = initproto.Spec{
 		Args: command, Env: b.environment(img.Config.Env), Dir: dir, User: user,
-		TTY: b.plan.TTY, NotRoot: b.plan.User == "",
+		TTY: b.plan.TTY, NotRoot: !b.root,
 	}
 	return nil
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// verify reads back what the seal rests on: the network as it is, and the
-// agent's container as containerd will run it. The agent's command starts only
-// when every point is proved.
+// verify reads back what the seal rests on beside the network, which wire has
+// read back: the agent's container as containerd runs it, in the namespace that
+// was wired. The agent's command starts only when every point is proved.
 func (b *Bottle) verify(ctx context.Context) error {
 	defer b.host.Trace.step("verify")()
 	container, err := b.host.Client.LoadContainer(ctx, b.agentID())
@@ -23,7 +23,7 @@ func (b *Bottle) verify(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read specification: %w", err)
 	}
-	return errors.Join(b.network.Verify(), checkSpec(spec, b.network.IsolatedPath()), b.checkNamespace())
+	return errors.Join(checkSpec(spec, b.network.IsolatedPath()), b.checkNamespace(), b.checkLimits())
 }
 
 // checkNamespace compares the network namespace that the container runs in

@@ -30,7 +30,7 @@ type Limits struct {
 
 // Container is what both containers have in common.
 type Container struct {
-	Instance  string // the bottle's
+	Group     string // id of the container whose shim serves the bottle
 	Hostname  string
 	Cgroup    string // path below each controller
 	NetNS     string // path of the network namespace
@@ -91,8 +91,9 @@ func (c Container) opts() oci.SpecOpts {
 		oci.WithCgroup(c.Cgroup),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.NetNS}),
 		// One shim serves both containers; honoured by the runc.v2 shim since
-		// before containerd 1.6 (cmd/containerd-shim-runc-v2/manager).
-		oci.WithAnnotations(map[string]string{"io.containerd.runc.v2.group": c.Instance}),
+		// before containerd 1.6 (cmd/containerd-shim-runc-v2/manager). It has to be
+		// a container's id: the shim's socket is removed by that (pkg/shim of 2.4).
+		oci.WithAnnotations(map[string]string{"io.containerd.runc.v2.group": c.Group}),
 		oci.WithDevShmSize(c.SharedMem >> 10),
 		oci.WithMounts([]specs.Mount{
 			readOnly(c.Init, InitPath),

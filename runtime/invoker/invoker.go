@@ -34,22 +34,47 @@ type User struct {
 // sets for every rule, and takes the caller otherwise.
 func Current() (User, error) {
 	uid := os.Getuid()
-	if behind := os.Getenv("SUDO_UID"); behind != "" && uid == 0 {
-		n, err := strconv.Atoi(behind)
-		if err != nil || n < 0 {
-			return User{}, fmt.Errorf("SUDO_UID is %q, not a user's number", behind)
-		}
-		uid = n
+	if uid == 0 && os.Getenv("SUDO_UID") != "" {
+		return behindSudo()
 	}
-	return lookup(uid)
+	who, err := lookup(uid, os.Getgid())
+	// Not behind sudo, which may keep either user's.
+	if home := os.Getenv("HOME"); err == nil && filepath.IsAbs(home) {
+		who.Home = home
+	}
+	return who, err
 }
 
-func lookup(uid int) (User, error) {
+func behindSudo() (User, error) {
+	uid, err := number("SUDO_UID")
+	if err != nil {
+		return User{}, err
+	}
+	gid := nobody
+	if os.Getenv("SUDO_GID") != "" {
+		if gid, err = number("SUDO_GID"); err != nil {
+			return User{}, err
+		}
+	}
+	return lookup(uid, gid)
+}
+
+func number(variable string) (int, error) {
+	text := os.Getenv(variable)
+	n, err := strconv.ParseUint(text, 10, 31) // -1 changes no identity
+	if err != nil {
+		return 0, fmt.Errorf("%s is %q, not a number of a user or group", variable, text)
+	}
+	return int(n), nil
+}
+
+// lookup takes gid for a user that the host's list does not hold: he owns
+// nothing but what his numbers own.
+func lookup(uid, gid int) (User, error) {
 	u, err := user.LookupId(strconv.Itoa(uid))
 	var unknown user.UnknownUserIdError
 	if errors.As(err, &unknown) {
-		// A user without an entry owns nothing but what his number owns.
-		return User{UID: uid, GID: nobody, Name: strconv.Itoa(uid)}, nil
+		return User{UID: uid, GID: gid, Name: strconv.Itoa(uid)}, nil
 	}
 	if err != nil {
 		return User{}, fmt.Errorf("look up user %d: %w", uid, err)
@@ -127,25 +152,17 @@ func (u User) ReadFile(path string, limit int64) (_ []byte, err error) {
 	return b, err
 }
 
-// ReadDir lists a directory with the user's rights.
-func (u User) ReadDir(path string) (entries []os.DirEntry, err error) {
-	err = u.do(func() (err error) {
-		entries, err = os.ReadDir(path)
-		return err
-	})
-	return entries, u.explain(err)
-}
-
 func (u User) explain(err error) error {
-	if errors.Is(err, fs.ErrPermission) && u.UID != 0 {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() == 0 && u.UID != 0 {
 		return fmt.Errorf("%w (opened as %s, who called sudo)", err, u.Name)
 	}
 	return err
 }
 
-// do runs f on a thread of its own that has the user's file system identity.
-// The thread is thrown away, and no other sees the change: setgroups and the
-// setfs calls are made raw, because Go's own change every thread.
+// do runs f on a thread of its own that has the user's file system identity
+// and no capability. The thread is thrown away, and no other sees the change:
+// setgroups and the setfs calls are made raw, because Go's own change every
+// thread.
 func (u User) do(f func() error) error {
 	if os.Geteuid() != 0 || u.UID == 0 {
 		return f()
@@ -163,8 +180,8 @@ func (u User) do(f func() error) error {
 }
 
 func (u User) assume() error {
-	groups := make([]uint32, 0, len(u.Groups)+1)
-	for _, g := range append(u.Groups, u.GID) {
+	groups := []uint32{uint32(u.GID)}
+	for _, g := range u.Groups {
 		groups = append(groups, uint32(g))
 	}
 	if err := setgroups(groups); err != nil {
@@ -183,5 +200,8 @@ func (u User) assume() error {
 	if uid, err := unix.SetfsuidRetUid(-1); err != nil || uid != u.UID {
 		return errors.Join(syscall.EPERM, err)
 	}
-	return nil
+	// The kernel took those of files away; CAP_SYS_PTRACE would still open
+	// every /proc/PID/root and /proc/PID/fd.
+	head, none := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	return unix.Capset(&head, &none[0])
 }

@@ -5,7 +5,9 @@ import (
 	"flag"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +31,7 @@ func TestCurrentReadsSudo(t *testing.T) {
 	if err != nil || u.UID != 65534 || u.Name != "nobody" {
 		t.Errorf("%+v, %v", u, err)
 	}
-	for _, bad := range []string{"root", "-1"} {
+	for _, bad := range []string{"root", "-1", "4294967295", "1 "} {
 		t.Setenv("SUDO_UID", bad)
 		if u, err := Current(); err == nil {
 			t.Errorf("SUDO_UID=%s gave %+v", bad, u)
@@ -37,11 +39,44 @@ func TestCurrentReadsSudo(t *testing.T) {
 	}
 }
 
+func TestCurrentOfAUserNobodyKnows(t *testing.T) {
+	needRoot(t)
+	t.Setenv("HOME", "/root")
+	t.Setenv("SUDO_UID", "1999999999")
+	for gid, want := range map[string]int{"": nobody, "1234": 1234} {
+		t.Setenv("SUDO_GID", gid)
+		if u, err := Current(); err != nil || u.UID != 1999999999 || u.GID != want || u.Home != "" || u.ConfigDir() != "" {
+			t.Errorf("SUDO_GID=%s: %+v, %v", gid, u, err)
+		}
+	}
+	t.Setenv("SUDO_GID", "wheel")
+	if u, err := Current(); err == nil {
+		t.Errorf("SUDO_GID=wheel gave %+v", u)
+	}
+}
+
+func TestHomeIsTheEnvironmentsOnlyWithoutSudo(t *testing.T) {
+	t.Setenv("SUDO_UID", "")
+	for home, want := range map[string]bool{"/some/where": true, "some/where": false, "": false} {
+		t.Setenv("HOME", home)
+		u, err := Current()
+		if err != nil || (u.Home == home) != want {
+			t.Errorf("HOME=%s: %+v, %v", home, u, err)
+		}
+	}
+	needRoot(t)
+	t.Setenv("SUDO_UID", "65534")
+	t.Setenv("HOME", "/some/where")
+	if u, err := Current(); err != nil || u.Home == "/some/where" {
+		t.Errorf("behind sudo: %+v, %v", u, err)
+	}
+}
+
 func TestOpenHasTheInvokersRights(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(d, 0o755); err != nil { //nolint:gosec // others have to get this far
+		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,6 +120,68 @@ func TestOpenNeverWaits(t *testing.T) {
 	}
 	if _, err := u.ReadFile("/proc/self/exe", 10); err == nil {
 		t.Error("a file over the limit was read")
+	}
+}
+
+// CAP_SYS_PTRACE alone would lead through /proc into directories of others.
+func TestOpenHasNoCapabilities(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir() // root's alone
+	write(t, filepath.Join(dir, "public"), 0o444, 0)
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.CommandContext(t.Context(), "sleep", "60")
+	child.Dir = dir
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
+	around := "/proc/" + strconv.Itoa(child.Process.Pid) + "/cwd/public"
+	if _, err := (User{}).ReadFile(around, 10); err != nil {
+		t.Errorf("root: %v", err)
+	}
+	err := User{UID: 65534, GID: 65534}.do(func() error {
+		if _, err := os.ReadFile(around); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %v", around, err)
+		}
+		status, err := os.ReadFile("/proc/thread-self/status")
+		for _, set := range []string{"CapEff", "CapPrm", "CapInh"} {
+			if !strings.Contains(string(status), set+":\t0000000000000000\n") {
+				t.Errorf("%s is not empty:\n%s", set, status)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpenUsesTheInvokersGroups(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "group")
+	write(t, file, 0o040, 0)
+	if err := os.Chown(file, 0, 4321); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		who User
+		may bool
+	}{
+		{User{UID: 65534, GID: 65534, Groups: []int{65534, 4321}}, true},
+		{User{UID: 65534, GID: 4321}, true},
+		{User{UID: 65534, GID: 65534, Groups: []int{65534}}, false},
+	} {
+		if _, err := tt.who.ReadFile(file, 10); (err == nil) != tt.may {
+			t.Errorf("%+v: %v", tt.who, err)
+		}
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 
@@ -157,10 +159,18 @@ func decode(path string, b []byte, v any) error {
 	if len(bytes.TrimSpace(b)) == 0 {
 		return nil
 	}
-	err := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField()).Decode(v)
-	if err == nil {
-		return nil
+	d := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField())
+	if err := d.Decode(v); err != nil {
+		return explain(path, err, v)
 	}
+	var rest any
+	if err := d.Decode(&rest); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: more than one YAML document: %w", path, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+func explain(path string, err error, v any) error {
 	var at yaml.Error
 	if !errors.As(err, &at) || at.GetToken() == nil {
 		return fmt.Errorf("%s: not valid YAML: %w", path, errdefs.ErrInvalidArgument)
@@ -168,7 +178,24 @@ func decode(path string, b []byte, v any) error {
 	tok := at.GetToken()
 	var unknown *yaml.UnknownFieldError
 	if errors.As(err, &unknown) {
-		return fmt.Errorf("%s:%d: unknown key %q: %w", path, tok.Position.Line, tok.Value, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s:%d: unknown key %q%s: %w", path, tok.Position.Line, tok.Value, Suggest(tok.Value, keys(reflect.TypeOf(v))), errdefs.ErrInvalidArgument)
 	}
 	return fmt.Errorf("%s:%d: %s: %w", path, tok.Position.Line, at.GetMessage(), errdefs.ErrInvalidArgument)
+}
+
+// keys are those that a file of this type may hold, at any depth.
+func keys(t reflect.Type) []string {
+	var all []string
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range t.NumField() {
+		if key := t.Field(i).Tag.Get("yaml"); key != "-" {
+			all = append(append(all, key), keys(t.Field(i).Type)...)
+		}
+	}
+	return all
 }

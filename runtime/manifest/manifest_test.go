@@ -50,8 +50,13 @@ func TestFindErrors(t *testing.T) {
 		{"no front matter", "x", map[string]string{"agents/x.md": "hello"}, "bottle: dev"},
 		{"no bottle", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n"}, "/etc/carboy/bottles/y.yaml"},
 		{"bottle path", "x", map[string]string{"agents/x.md": "---\nbottle: ../y\n---\n"}, "bottle name"},
-		{"unknown key in agent", "x", map[string]string{"agents/x.md": "---\nbottle: y\ncomand: [a]\n---\n"}, `/home/u/agents/x.md:3: unknown key "comand"`},
-		{"unknown key in bottle", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\negress:\n  alow: [a]\n"}, `/home/u/bottles/y.yaml:3: unknown key "alow"`},
+		{"unknown key in agent", "x", map[string]string{"agents/x.md": "---\nbottle: y\ncomand: [a]\n---\n"}, `/home/u/agents/x.md:3: unknown key "comand" (did you mean "command"?)`},
+		{"unknown key in bottle", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\negress:\n  alow: [a]\n"}, `/home/u/bottles/y.yaml:3: unknown key "alow" (did you mean "allow"?)`},
+		{"key of a field that is not the file's", "x", map[string]string{"agents/x.md": "---\nbottle: y\nprompt: z\n---\n"}, `/home/u/agents/x.md:3: unknown key "prompt": `},
+		{"CRLF", "x", map[string]string{"agents/x.md": "---\r\nbottle: y\r\n\r\nnope: 1\r\n---\r\n"}, `/home/u/agents/x.md:4: unknown key "nope"`},
+		{"key twice", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\nimage: b\n"}, `/home/u/bottles/y.yaml:2: mapping key "image" already defined`},
+		{"two documents", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\n---\nuser: b\n"}, "/home/u/bottles/y.yaml: more than one"},
+		{"not a mapping", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "- a\n"}, "/home/u/bottles/y.yaml:1:"},
 		{"wrong type", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\nlimits:\n  pids: many\n"}, "/home/u/bottles/y.yaml:3:"},
 		{"not YAML", "x", map[string]string{"agents/x.md": "---\nbottle: [y\n---\n"}, "/home/u/agents/x.md:"},
 	} {
@@ -74,5 +79,25 @@ func TestOperatorsAgentNeverTakesAUsersBottle(t *testing.T) {
 	_, b, err = Find([]Dir{files("/home/u", map[string]string{"agents/a.md": agentText}), etc}, "a")
 	if err != nil || b.Image != "good" {
 		t.Errorf("a user's agent in the operator's bottle: %+v, %v", b, err)
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	known := []string{"allow", "image", "cpus", "env"}
+	for word, want := range map[string]string{"alow": "allow", "imgae": "image", "cpu": "cpus", "network": "", "xy": "", "": ""} {
+		got := Suggest(word, known)
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%q: %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestReadErrorsAreNotMissingFiles(t *testing.T) {
+	denied := Dir{Path: "/home/u", ReadFile: func(name string, _ int64) ([]byte, error) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}}
+	etc := files("/etc/carboy", map[string]string{"agents/a.md": agentText, "bottles/dev.yaml": "image: good\n"})
+	if _, _, err := Find([]Dir{denied, etc}, "a"); !strings.Contains(err.Error(), "/home/u/agents/a.md") {
+		t.Errorf("a file that cannot be read is skipped: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/goccy/go-yaml"
@@ -106,6 +107,8 @@ func pipelockConfig(p policy.Policy, listen netip.AddrPort) object {
 	for _, a := range p.Allow {
 		hosts = append(hosts, a.Host())
 	}
+	slices.Sort(hosts)
+	hosts = slices.Compact(hosts) // one may be allowed on more ports
 	if len(hosts) == 0 {
 		// Strict mode refuses an empty list; this name never exists (RFC 2606).
 		hosts = append(hosts, "nothing.invalid")
