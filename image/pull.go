@@ -39,22 +39,25 @@ func (s Store) Pull(ctx context.Context, ref string) (Image, error) {
 }
 
 func (s Store) resolver(ctx context.Context) remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{Hosts: s.hosts(ctx)})
+}
+
+// hosts chooses how each registry is spoken to.
+func (s Store) hosts(ctx context.Context) docker.RegistryHosts {
 	options := dockerconfig.HostOptions{HostDir: dockerconfig.HostDirFromRoot(hostsDir)}
 	secure := dockerconfig.ConfigureHosts(ctx, options)
 	options.DefaultScheme = "http"
 	plain := dockerconfig.ConfigureHosts(ctx, options)
-	return docker.NewResolver(docker.ResolverOptions{
-		Hosts: func(host string) ([]docker.RegistryHost, error) {
-			local, err := docker.MatchLocalhost(host)
-			if err != nil {
-				return nil, err
-			}
-			if local || slices.Contains(s.Insecure, host) {
-				return plain(host)
-			}
-			return secure(host)
-		},
-	})
+	return func(host string) ([]docker.RegistryHost, error) {
+		local, err := docker.MatchLocalhost(host)
+		if err != nil {
+			return nil, err
+		}
+		if local || slices.Contains(s.Insecure, host) {
+			return plain(host)
+		}
+		return secure(host)
+	}
 }
 
 // Import reads an archive as `docker save` or an OCI layout makes it and

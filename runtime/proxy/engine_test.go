@@ -141,7 +141,7 @@ func TestPipelockConfiguration(t *testing.T) {
 			t.Errorf("%s: %v (%T), want %v", path, got, got, want)
 		}
 	}
-	if got := texts(config["api_allowlist"]); !slices.Equal(got, []string{"b.test", "*.a.test", "git.test"}) {
+	if got := texts(config["api_allowlist"]); !slices.Equal(got, []string{"*.a.test", "b.test", "git.test"}) {
 		t.Errorf("hosts %v", got)
 	}
 	if got := texts(at(config, "ssrf.ip_allowlist")); !slices.Equal(got, []string{"10.1.2.3/32"}) {

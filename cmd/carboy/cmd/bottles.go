@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/user"
 	"strconv"
 	"strings"
@@ -167,13 +166,4 @@ func printSwept(w io.Writer, swept []runtime.Swept, dry bool) error {
 		}
 	}
 	return nil
-}
-
-// cutVariable splits NAME=VALUE and looks NAME alone up in our environment.
-func cutVariable(e string) (name, value string, given bool) {
-	if name, value, given = strings.Cut(e, "="); given {
-		return name, value, true
-	}
-	value, given = os.LookupEnv(name)
-	return name, value, given
 }

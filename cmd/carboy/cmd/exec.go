@@ -1,10 +1,12 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
-	"syscall"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
@@ -17,7 +19,7 @@ func newExec(s *settings) *cobra.Command {
 	var tty, stdin, user, dir string
 	var env []string
 	c := &cobra.Command{
-		Use:   "exec [flags] NAME -- COMMAND ARG...",
+		Use:   "exec [flags] NAME [--] COMMAND ARG...",
 		Short: "Run a further command in a running bottle",
 		Long: `Run a command in the agent's container, with the agent's user, environment and
 seal unless flags say otherwise, and exit with its exit code. It ends with
@@ -29,24 +31,22 @@ carboy's connection.`,
 			}
 			term := callersTerminal()
 			spec := initproto.Spec{Args: command, User: user, Dir: dir, Size: term.size()}
-			if stdin == "" {
-				stdin = "false" // as docker exec: only -i reads the caller's input
-			}
-			if tty == "" {
-				tty = "false"
-			}
-			if spec.TTY, spec.Stdin, err = term.streams(tty, stdin); err != nil {
+			if spec.TTY, spec.Stdin, err = term.streams(cmp.Or(tty, "false"), cmp.Or(stdin, "false")); err != nil {
 				return err
+			}
+			if spec.TTY {
+				spec.Env = []string{"TERM=" + termVariable()}
 			}
 			for _, e := range env {
 				if spec.Env, err = addVariable(spec.Env, e); err != nil {
 					return err
 				}
 			}
-			return execIn(c.Context(), s, name, spec, term)
+			return failedUnlessUsage(execIn(c.Context(), s, name, spec, term))
 		},
 	}
 	fl := c.Flags()
+	fl.SetInterspersed(false) // those after the bottle are the command's
 	tri(fl.VarPF, &tty, "tty", "t", "give the command a terminal")
 	tri(fl.VarPF, &stdin, "interactive", "i", "pass on standard input")
 	fl.StringVarP(&user, "user", "u", "", "user in the image (default the agent's)")
@@ -55,42 +55,49 @@ carboy's connection.`,
 	return c
 }
 
+// execArgs takes the command with and without the dashes.
 func execArgs(c *cobra.Command, args []string) (name string, command []string, err error) {
-	// As docker, also without the dashes: carboy exec NAME COMMAND.
-	if len(args) < 2 || c.ArgsLenAtDash() > 1 {
-		return "", nil, fmt.Errorf("give a bottle and a command: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
+	if len(args) > 1 && args[1] == "--" {
+		args = slices.Delete(args, 1, 2)
 	}
-	return args[0], args[1:], nil
+	switch {
+	case len(args) < 2:
+		return "", nil, fmt.Errorf("give a bottle and a command: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
+	case strings.HasPrefix(args[1], "-"):
+		return "", nil, fmt.Errorf("flags go before the bottle: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
+	default:
+		return args[0], args[1:], nil
+	}
 }
 
 func addVariable(env []string, e string) ([]string, error) {
-	name, value, given := cutVariable(e)
+	name, value, given := strings.Cut(e, "=")
 	if !given {
+		value, given = os.LookupEnv(name)
+	}
+	switch {
+	case !variable.MatchString(name):
+		return nil, fmt.Errorf("environment variable name %q: %w", name, errdefs.ErrInvalidArgument)
+	case given:
+		return append(env, name+"="+value), nil
+	case os.Getenv("SUDO_UID") != "":
+		return nil, fmt.Errorf("environment variable %s is not set: sudo drops it unless called as `sudo --preserve-env=%s carboy ...`: %w", name, name, errdefs.ErrInvalidArgument)
+	default:
 		return nil, fmt.Errorf("environment variable %s is not set and cannot be forwarded: %w", name, errdefs.ErrInvalidArgument)
 	}
-	if name == "" {
-		return nil, fmt.Errorf("environment variable %q has no name: %w", e, errdefs.ErrInvalidArgument)
-	}
-	return append(env, name+"="+value), nil
 }
 
 func execIn(ctx context.Context, s *settings, name string, spec initproto.Spec, term terminal) error {
 	host, err := s.host()
 	if err != nil {
-		return failed{err}
+		return err
 	}
 	defer host.Close()
 	exit, err := runIn(host.Context(ctx), host, name, spec, term)
 	if err != nil {
-		return failed{err}
+		return err
 	}
-	if exit.Reason != "" {
-		fmt.Fprintf(os.Stderr, "carboy: %s\n", exit.Reason)
-	}
-	if status := exit.Status(); status != 0 {
-		return exitStatus(status)
-	}
-	return nil
+	return ended(exit)
 }
 
 func runIn(ctx context.Context, host *runtime.Host, name string, spec initproto.Spec, term terminal) (initproto.Exit, error) {
@@ -99,11 +106,9 @@ func runIn(ctx context.Context, host *runtime.Host, name string, spec initproto.
 		return initproto.Exit{}, err
 	}
 	defer conn.Close()
-	streams := initproto.Streams{Stdout: os.Stdout, Stderr: os.Stderr}
-	if spec.Stdin {
-		streams.Stdin = os.Stdin
-	}
-	restore, err := term.raw(spec.TTY && spec.Stdin)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	streams, restore, err := term.connect(spec.TTY, spec.Stdin, cancel)
 	if err != nil {
 		return initproto.Exit{}, err
 	}
@@ -120,9 +125,9 @@ func runIn(ctx context.Context, host *runtime.Host, name string, spec initproto.
 	select {
 	case <-process.Ended():
 	case <-ctx.Done():
-		if err := process.Signal(syscall.SIGTERM); err != nil {
+		if err := runtime.Stop(process); err != nil {
 			return initproto.Exit{}, err
 		}
 	}
-	return process.Wait(context.WithoutCancel(ctx))
+	return lastWords(ctx, process)
 }

@@ -123,21 +123,6 @@ func newPull(s *settings) *cobra.Command {
 	}
 }
 
-func newConfig(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use:   "config",
-		Short: "Print the settings in force and where each comes from",
-		Args:  noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
-			for _, o := range s.all {
-				_, _ = fmt.Fprintf(t, "%s\t%s\t(%s)\n", o.name, o.value, o.source) // Flush tells
-			}
-			return t.Flush()
-		},
-	}
-}
-
 // version is set by the Makefile from git.
 var version = "devel"
 
@@ -146,6 +131,8 @@ func newVersion() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArgs,
+
+		PersistentPreRunE: noSettings,
 		RunE: func(c *cobra.Command, _ []string) error {
 			info, ok := debug.ReadBuildInfo()
 			if !ok {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
+	"carboy/runtime/proxy"
 )
 
 // operatorDir holds the operator's manifests.
@@ -29,18 +32,16 @@ const operatorDir = "/etc/carboy"
 func (f *runFlags) plan(s *settings, who invoker.User, agent string, term terminal) (*runtime.Plan, error) {
 	var err error
 	r := f.Request
-	r.Engine, r.ProxyImage = s.get("proxy"), s.get("proxy-image")
-	if r.ProxyBinary != "" && s.find("proxy-image").source != "--proxy-image" {
-		r.ProxyImage = ""
-	}
 	r.Lookup = os.LookupEnv
+	var asked manifest.Proxy
 	if agent != "" {
 		a, b, err := manifest.Find(manifestDirs(who), agent)
 		if err != nil {
 			return nil, err
 		}
-		r.Agent, r.Bottle = &a, &b
+		r.Agent, r.Bottle, asked = &a, &b, b.Proxy
 	}
+	r.Engine, r.ProxyImage = chooseProxy(s, asked, r.ProxyBinary)
 	if f.envFile != "" {
 		fromFile, err := readEnvFile(who, f.envFile)
 		if err != nil {
@@ -54,6 +55,22 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 	return runtime.NewPlan(r)
 }
 
+// chooseProxy takes flags over the manifest over the operator's defaults. An
+// image that nobody asked for on this command line gives way to what else was.
+func chooseProxy(s *settings, asked manifest.Proxy, binary string) (engine, image string) {
+	over := func(name, inManifest string) string {
+		if s.given(name) || inManifest == "" {
+			return s.get(name)
+		}
+		return inManifest
+	}
+	engine, image = over("proxy", asked.Engine), over("proxy-image", asked.Image)
+	if !s.given("proxy-image") && (binary != "" || engine != proxy.Pipelock) {
+		image = ""
+	}
+	return engine, image
+}
+
 // manifestDirs: a user's own files first, read with his rights.
 func manifestDirs(who invoker.User) []manifest.Dir {
 	var dirs []manifest.Dir
@@ -64,6 +81,8 @@ func manifestDirs(who invoker.User) []manifest.Dir {
 	return append(dirs, manifest.Dir{Path: operatorDir, ReadFile: caller.ReadFile})
 }
 
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(=|$)`)
+
 // readEnvFile takes docker's format: NAME=VALUE or NAME, # comments, no quotes.
 func readEnvFile(who invoker.User, path string) ([]string, error) {
 	const limit = 1 << 20
@@ -72,10 +91,16 @@ func readEnvFile(who invoker.User, path string) ([]string, error) {
 		return nil, fmt.Errorf("env file: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	var env []string
+	number := 0
 	for line := range strings.Lines(string(b)) {
+		number++
 		line = strings.TrimLeft(strings.TrimRight(line, "\r\n"), " \t")
 		if line == "" || line[0] == '#' {
 			continue
+		}
+		// The line may be a secret: it is not shown.
+		if !variable.MatchString(line) {
+			return nil, fmt.Errorf("%s:%d: not NAME=VALUE or NAME: %w", path, number, errdefs.ErrInvalidArgument)
 		}
 		env = append(env, line)
 	}
@@ -102,12 +127,15 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	row := func(name, value string) { _, _ = fmt.Fprintf(t, "%s\t%s\n", name, value) } // Flush tells
 	agent := cmp.Or(p.Agent, "(none)")
 	if p.Source != "" {
-		agent += " (" + p.Source + ")"
+		agent += " (" + quote(p.Source) + ")"
 	}
 	row("agent", agent)
 	row("image", p.Image)
 	row("command", cmp.Or(quoteAll(p.Command), "the image's"))
-	row("user", cmp.Or(p.User, "the image's, or "+runtime.DefaultUser+" where that is root"))
+	row("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
+	if p.Workdir != "" {
+		row("working directory", quote(p.Workdir))
+	}
 	row("runtime", runtimeText)
 	row("proxy", proxyText(p.Proxy))
 	row("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))
@@ -122,17 +150,22 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 func quoteAll(args []string) string {
 	var out []string
 	for _, a := range args {
-		if a == "" || strings.ContainsFunc(a, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`'"\$`, r) }) {
-			a = fmt.Sprintf("%q", a)
-		}
-		out = append(out, a)
+		out = append(out, cmp.Or(quote(a), `""`))
 	}
 	return strings.Join(out, " ")
 }
 
+// quote makes text safe for a terminal, and unambiguous.
+func quote(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`'"\$`, r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
 func proxyText(p runtime.ProxyPlan) string {
 	if from := cmp.Or(p.Binary, p.Image); from != "" {
-		return p.Engine + " (" + from + ")"
+		return p.Engine + " (" + quote(from) + ")"
 	}
 	return p.Engine + " (hosts only: content is not scanned)"
 }
@@ -160,9 +193,9 @@ func (f *runFlags) confirm(ctx context.Context, p *runtime.Plan, o runtime.UpOpt
 	if f.yes {
 		return nil
 	}
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-	if err != nil || !isTerminal(os.Stderr) {
-		return fmt.Errorf("there is no terminal to ask on: use --yes: %w", errdefs.ErrInvalidArgument)
+	tty, err := openTerminal()
+	if err != nil {
+		return err
 	}
 	defer tty.Close()
 	if _, err := fmt.Fprint(tty, "start this bottle? [y/N] "); err != nil {
@@ -174,6 +207,33 @@ func (f *runFlags) confirm(ctx context.Context, p *runtime.Plan, o runtime.UpOpt
 	default:
 		return errors.New("not started")
 	}
+}
+
+// openTerminal is where the question is asked: stdin may be the agent's. The
+// caller closes it.
+func openTerminal() (*os.File, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, errNoTerminal
+	}
+	if !isTerminal(os.Stderr) { // the plan would not be seen
+		return nil, errors.Join(errNoTerminal, tty.Close())
+	}
+	return tty, nil
+}
+
+var errNoTerminal = fmt.Errorf("there is no terminal to ask on: use --yes: %w", errdefs.ErrInvalidArgument)
+
+// checkTerminal is for the time before anything is made.
+func (f *runFlags) checkTerminal() error {
+	if f.yes {
+		return nil
+	}
+	tty, err := openTerminal()
+	if err != nil {
+		return err
+	}
+	return tty.Close()
 }
 
 // readLine returns an empty line when ctx ends first.

@@ -9,11 +9,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
 	"github.com/spf13/cobra"
+
+	"carboy/runtime/manifest"
 )
 
 // Exit codes, as docker's where it has them.
@@ -35,13 +37,26 @@ type failed struct{ error }
 
 func (f failed) Unwrap() error { return f.error }
 
+// failedUnlessUsage leaves wrong requests what they are.
+func failedUnlessUsage(err error) error {
+	if err == nil || errdefs.IsInvalidArgument(err) {
+		return err
+	}
+	return failed{err}
+}
+
 // Main runs the command line and returns the exit code.
 func Main() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), wanted(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)...)
 	defer stop()
 	root := newRoot()
 	err := root.ExecuteContext(ctx)
 	return report(root.ErrOrStderr(), err)
+}
+
+// wanted leaves out what the caller had us ignore, as nohup does.
+func wanted(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(signals, signal.Ignored)
 }
 
 // report prints an error once and turns it into an exit code.
@@ -56,10 +71,10 @@ func report(w io.Writer, err error) int {
 	_, _ = fmt.Fprintf(w, "carboy: %v\n", err)
 	var ran failed
 	switch {
-	case errdefs.IsInvalidArgument(err):
-		return exitUsage
 	case errors.As(err, &ran):
 		return exitCarboy
+	case errdefs.IsInvalidArgument(err):
+		return exitUsage
 	default:
 		return exitError
 	}
@@ -68,8 +83,9 @@ func report(w io.Writer, err error) int {
 func newRoot() *cobra.Command {
 	settings := &settings{}
 	root := &cobra.Command{
-		Use:   "carboy",
-		Short: "Run AI coding agents in sealed bottles on containerd",
+		Use:     "carboy",
+		Version: version,
+		Short:   "Run AI coding agents in sealed bottles on containerd",
 		Long: `carboy runs an untrusted agent in a container that can reach nothing but a
 proxy, and the proxy lets through only what you allow. It needs containerd,
 runc or runsc, and CNI plugins; it needs no Docker.`,
@@ -85,18 +101,55 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 	})
 	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newRm(settings),
 		newGC(settings), newImage(settings), newPull(settings), newConfig(settings), newVersion())
+	tame(root)
 	return root
 }
 
-// noArgs and needArgs give the class that makes the exit code 2.
+// tame gives cobra's own commands our exit codes, and lets them work whatever
+// the configuration is.
+func tame(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.PersistentPreRunE = noSettings
+			c.Args = func(_ *cobra.Command, args []string) error {
+				found, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return noArgs(found, args[len(args)-len(rest):])
+				}
+				return nil
+			}
+		case "completion":
+			c.PersistentPreRunE = noSettings
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+			for _, shell := range append(c.Commands(), c) {
+				shell.Args = noArgs
+			}
+		}
+	}
+}
+
+func noSettings(*cobra.Command, []string) error { return nil }
+
+// noArgs and its like give the class that makes the exit code 2.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
 	if c.HasSubCommands() {
-		return fmt.Errorf("unknown command %q; see `%s --help`: %w", args[0], c.CommandPath(), errdefs.ErrInvalidArgument)
+		return fmt.Errorf("unknown command %q%s; see `%s --help`: %w", args[0], meant(c, args[0]), c.CommandPath(), errdefs.ErrInvalidArgument)
 	}
 	return fmt.Errorf("%s takes no arguments, got %q: %w", c.CommandPath(), args[0], errdefs.ErrInvalidArgument)
+}
+
+func meant(c *cobra.Command, word string) string {
+	var known []string
+	for _, sub := range c.Commands() {
+		known = append(known, sub.Name())
+	}
+	return manifest.Suggest(word, known)
 }
 
 func exactly(n int, what string) cobra.PositionalArgs {
@@ -115,14 +168,4 @@ func atLeastOne(what string) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-func setLogging(level, format string) error {
-	if err := log.SetLevel(level); err != nil {
-		return fmt.Errorf("log level %q: choose trace, debug, info, warn or error: %w", level, errdefs.ErrInvalidArgument)
-	}
-	if err := log.SetFormat(log.OutputFormat(format)); err != nil {
-		return fmt.Errorf("log format %q: choose text or json: %w", format, errdefs.ErrInvalidArgument)
-	}
-	return nil
 }

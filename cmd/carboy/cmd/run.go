@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"carboy/runtime"
 	"carboy/runtime/initproto"
@@ -86,7 +87,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and touch nothing")
 	fl.StringVar(&f.format, "format", "text", "of --dry-run: text or json")
 	fl.BoolVar(&f.timings, "timings", false, "print how long each step took")
-	fl.BoolVar(&f.keep, "keep", false, "leave a failed bring-up standing for inspection")
+	fl.BoolVar(&f.keep, "keep", false, "leave a failed bring-up standing for inspection, until carboy rm")
 }
 
 func splitArgs(c *cobra.Command, args []string) (agent string, command []string, err error) {
@@ -123,35 +124,39 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 	if f.dryRun {
 		return printPlan(c.OutOrStdout(), plan, f.format)
 	}
-	if err := f.launch(c.Context(), s, who, plan, term, start); err != nil {
-		return failed{err}
+	if err := f.checkTerminal(); err != nil {
+		return err
 	}
-	return nil
+	return failedUnlessUsage(f.launch(c.Context(), s, who, plan, term, start))
 }
 
 // launch is everything from the host's side.
 func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, plan *runtime.Plan, term terminal, start time.Time) error {
+	options := runtime.UpOptions{Invoker: who.UID, Keep: f.keep, Term: termVariable()}
+	if plan.Proxy.Binary != "" {
+		binary, err := who.RealPath(plan.Proxy.Binary)
+		if err != nil {
+			return fmt.Errorf("proxy binary: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		options.Binary = binary
+	}
+	trace, err := newTrace(start, f.timings)
+	if err != nil {
+		return err
+	}
 	host, err := s.host()
 	if err != nil {
 		return err
 	}
 	defer host.Close()
-	if host.Trace, err = newTrace(start, f.timings); err != nil {
-		return err
-	}
+	host.Trace = trace
 	ctx = host.Context(ctx)
 	if err := errors.Join(host.CheckReady(), s.findPlugins(host)); err != nil {
 		return err
 	}
-	options := runtime.UpOptions{Invoker: who.UID, Keep: f.keep, Term: os.Getenv("TERM")}
 	var note string
 	if options.Runsc, note, err = host.ChooseRuntime(ctx, plan.Runtime); err != nil {
 		return err
-	}
-	if plan.Proxy.Binary != "" {
-		if options.Binary, err = who.RealPath(plan.Proxy.Binary); err != nil {
-			return fmt.Errorf("proxy binary: %w: %w", err, errdefs.ErrInvalidArgument)
-		}
 	}
 	if err := f.confirm(ctx, plan, options, note); err != nil {
 		return err
@@ -160,35 +165,49 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	return f.live(ctx, host, plan, options, term)
 }
 
-// sweepTime bounds what a start spends on what others left.
+// sweepTime bounds what a start waits for what others left.
 const sweepTime = 200 * time.Millisecond
 
 // sweep removes what dead bottles left. It must not delay or fail this start:
-// what it could not do stays recorded.
+// it goes on beside it, and what it does not get done stays recorded.
 func sweep(ctx context.Context, host *runtime.Host) {
-	ctx, cancel := context.WithTimeout(ctx, sweepTime)
-	defer cancel()
-	if _, err := host.GC(ctx, false); err != nil {
-		log.G(ctx).WithError(err).Debug("gc before the start")
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		if _, err := host.GC(ctx, false); err != nil {
+			log.G(ctx).WithError(err).Debug("gc before the start")
+		}
+	}()
+	select {
+	case <-swept:
+	case <-time.After(sweepTime):
 	}
 }
 
 // live brings the bottle up, runs the command and takes the bottle down.
-func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) (err error) {
+func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) error {
 	bottle, err := host.Up(ctx, plan, o)
 	if err != nil {
-		return err
+		return failed{err}
 	}
 	defer func() {
-		err = errors.Join(err, bottle.Down(ctx))
+		// The exit code stays the command's; what is left is told.
+		if downErr := bottle.Down(ctx); downErr != nil {
+			fmt.Fprintf(os.Stderr, "carboy: %v\n", downErr)
+		}
 		if f.timings {
 			printTimings(os.Stderr, host.Trace.Steps())
 		}
 	}()
 	exit, err := supervise(ctx, bottle, plan, term)
 	if err != nil {
-		return err
+		return failed{err}
 	}
+	return ended(exit)
+}
+
+// ended is the end of a command as carboy's own.
+func ended(exit initproto.Exit) error {
 	if exit.Reason != "" {
 		fmt.Fprintf(os.Stderr, "carboy: %s\n", exit.Reason)
 	}
@@ -199,13 +218,12 @@ func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.P
 }
 
 // supervise holds the terminal while the command runs. When ctx ends, by a
-// signal to carboy, the command is ended gracefully.
+// signal to carboy, or nobody reads the output any more, the command is ended
+// gracefully.
 func supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term terminal) (initproto.Exit, error) {
-	streams := initproto.Streams{Stdout: os.Stdout, Stderr: os.Stderr}
-	if plan.Stdin {
-		streams.Stdin = os.Stdin
-	}
-	restore, err := term.raw(plan.TTY && plan.Stdin)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	streams, restore, err := term.connect(plan.TTY, plan.Stdin, cancel)
 	if err != nil {
 		return initproto.Exit{}, err
 	}
@@ -225,11 +243,27 @@ func supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term 
 	select {
 	case <-process.Ended():
 	case <-ctx.Done():
-		if err := b.Stop(process); err != nil {
+		if err := runtime.Stop(process); err != nil {
 			return initproto.Exit{}, fmt.Errorf("stop the agent: %w", err)
 		}
 	}
-	return process.Wait(context.WithoutCancel(ctx))
+	return lastWords(ctx, process)
+}
+
+// lastWordsTime is how long the output of a command that was told to end, and
+// its end, may take: whoever reads may have stopped to.
+const lastWordsTime = 5 * time.Second
+
+// lastWords waits for the output and the end of a command, but not for ever
+// once ctx has ended.
+func lastWords(ctx context.Context, p *initproto.Process) (initproto.Exit, error) {
+	late, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer giveUp(nil)
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(lastWordsTime, func() { giveUp(errors.New("nobody takes the command's output")) })
+	})
+	defer stop()
+	return p.Wait(late)
 }
 
 // watchProxy tells at once when the agent is cut off. It is not freed: there is
@@ -254,9 +288,20 @@ func newTrace(start time.Time, timings bool) (*runtime.Trace, error) {
 		return t, nil
 	}
 	fd, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("%s=%s: not a file descriptor: %w", traceVariable, text, errdefs.ErrInvalidArgument)
+	if err != nil || !inherited(int(fd)) {
+		return nil, fmt.Errorf("%s=%s: not a file descriptor that the caller opened: %w", traceVariable, text, errdefs.ErrInvalidArgument)
 	}
 	t.Out = io.Writer(os.NewFile(uintptr(fd), "trace"))
 	return t, nil
+}
+
+// inherited tells descriptors that the caller left to us from our own, which
+// are all closed on exec; from here on, this one is as well.
+func inherited(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err != nil || fd > 2 && flags&unix.FD_CLOEXEC != 0 {
+		return false
+	}
+	unix.CloseOnExec(fd)
+	return true
 }

@@ -1,10 +1,7 @@
 package cmd
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,17 +9,14 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/goccy/go-yaml"
+	"github.com/containerd/log"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"carboy/netns"
 	"carboy/runtime"
+	"carboy/runtime/proxy"
 )
-
-// configFile is root's; its keys are the long names of the global flags, and
-// of those of run that an operator may set for all.
-const configFile = "/etc/carboy/config.yaml"
 
 // setting is a global option: flag over environment over file over default.
 type setting struct {
@@ -46,26 +40,27 @@ func (s *settings) register(root *cobra.Command) {
 		{name: "address", env: "CONTAINERD_ADDRESS", def: "/run/containerd/containerd.sock", usage: "containerd's socket"},
 		{name: "namespace", env: "CONTAINERD_NAMESPACE", def: "carboy", usage: "containerd namespace"},
 		{name: "snapshotter", env: "CONTAINERD_SNAPSHOTTER", def: "overlayfs", usage: "containerd snapshotter"},
-		{name: "cni-bin-dir", env: "CARBOY_CNI_BIN_DIR", usage: "directory of the CNI plugins (default the first of " + strings.Join(pluginDirs, ", ") + " that has them)"},
+		{name: "cni-bin-dir", env: "CARBOY_CNI_BIN_DIR", usage: "directory of the CNI plugins (default the first of " + strings.Join(netns.PluginDirs(), ", ") + " that has them)"},
 		{name: "state-dir", env: "CARBOY_STATE_DIR", def: "/run/carboy", usage: "directory of live bottles, on a tmpfs"},
 		{name: "log-dir", env: "CARBOY_LOG_DIR", def: "/var/log/carboy", usage: "directory of the logs of bottles"},
 		{name: "log-level", env: "CARBOY_LOG_LEVEL", def: "warn", usage: "trace, debug, info, warn or error"},
 		{name: "log-format", env: "CARBOY_LOG_FORMAT", def: "text", usage: "text or json"},
 		{name: "egress-range", env: "CARBOY_EGRESS_RANGE", usage: "address range of the proxies' links to the host (default the first of a few that is free)"},
+		{name: "egress-network", env: "CARBOY_EGRESS_NETWORK", usage: "CNI network of yours for the proxies' links, by its name, instead of carboy's"},
+		{name: "cni-conf-dir", env: "CARBOY_CNI_CONF_DIR", def: "/etc/cni/net.d", usage: "directory of CNI networks"},
 		{name: "reserved-ranges", list: true, usage: "address ranges never to be used, such as a cluster's service addresses"},
 		{name: "dns", list: true, usage: "resolvers the proxy asks (default the host's)"},
 		{name: "insecure-registry", list: true, usage: "registries, as host:port, spoken to by plain HTTP"},
-		{name: "proxy", usage: "default proxy engine, pipelock or allowlist"},
-		{name: "proxy-image", usage: "default image of pipelock; end it in @sha256:... to pin it"},
+		{name: "proxy", def: proxy.Pipelock}, // these two are flags of run
+		{name: "proxy-image", def: proxy.PipelockImage},
 	}
 	root.PersistentFlags().SortFlags = false
 	for _, o := range s.all {
-		if o.name == "proxy" || o.name == "proxy-image" {
-			continue // flags of run
-		}
-		if o.list {
+		switch {
+		case o.usage == "": // a flag of one command
+		case o.list:
 			root.PersistentFlags().StringSlice(o.name, nil, o.usage)
-		} else {
+		default:
 			root.PersistentFlags().String(o.name, o.def, o.usage)
 		}
 	}
@@ -73,19 +68,26 @@ func (s *settings) register(root *cobra.Command) {
 
 // load settles every option and sets up logging.
 func (s *settings) load(c *cobra.Command) error {
-	file, err := readConfig(configFile)
+	file, err := readConfig(configFile, s.names())
 	if err != nil {
 		return err
-	}
-	for name := range file {
-		if s.find(name) == nil {
-			return fmt.Errorf("%s: unknown key %q: known are %s: %w", configFile, name, strings.Join(s.names(), ", "), errdefs.ErrInvalidArgument)
-		}
 	}
 	for _, o := range s.all {
 		o.settle(c.Flags().Lookup(o.name), file)
 	}
-	return setLogging(s.get("log-level"), s.get("log-format"))
+	if err := log.SetLevel(s.get("log-level")); err != nil {
+		return s.refuse("log-level", "choose trace, debug, info, warn or error")
+	}
+	if err := log.SetFormat(log.OutputFormat(s.get("log-format"))); err != nil {
+		return s.refuse("log-format", "choose text or json")
+	}
+	return nil
+}
+
+// refuse names the value, and where it comes from.
+func (s *settings) refuse(name, why string) error {
+	o := s.find(name)
+	return fmt.Errorf("%s %q (%s): %s: %w", name, o.value, o.source, why, errdefs.ErrInvalidArgument)
 }
 
 func (o *setting) settle(flag *pflag.Flag, file map[string]string) {
@@ -115,6 +117,9 @@ func (s *settings) find(name string) *setting {
 
 func (s *settings) get(name string) string { return s.find(name).value }
 
+// given says whether a flag of this command line set the option.
+func (s *settings) given(name string) bool { return s.find(name).source == "--"+name }
+
 func (s *settings) list(name string) []string {
 	return strings.FieldsFunc(s.get(name), func(r rune) bool { return r == ',' })
 }
@@ -128,40 +133,11 @@ func (s *settings) names() []string {
 	return names
 }
 
-// readConfig returns the file's values as text; a missing file is empty.
-func readConfig(path string) (map[string]string, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(bytes.TrimSpace(b)) == 0 {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	var raw map[string]any
-	if err := yaml.Unmarshal(b, &raw); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", path, err, errdefs.ErrInvalidArgument)
-	}
-	values := map[string]string{}
-	for name, v := range raw {
-		if list, ok := v.([]any); ok {
-			var items []string
-			for _, item := range list {
-				items = append(items, fmt.Sprint(item))
-			}
-			v = strings.Join(items, ",")
-		}
-		values[name] = fmt.Sprint(v)
-	}
-	return values, nil
-}
-
-// pluginDirs are where distributions put CNI plugins.
-var pluginDirs = []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"}
-
 // host connects to containerd. The caller closes it.
 func (s *settings) host() (*runtime.Host, error) {
 	config := runtime.Config{
-		Address: s.get("address"), Namespace: s.get("namespace"), Snapshotter: s.get("snapshotter"),
+		// containerd's and others' tools take it as a URL, too.
+		Address: strings.TrimPrefix(s.get("address"), "unix://"), Namespace: s.get("namespace"), Snapshotter: s.get("snapshotter"),
 		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), Insecure: s.list("insecure-registry"),
 		PluginDir: s.get("cni-bin-dir"),
 	}
@@ -169,44 +145,56 @@ func (s *settings) host() (*runtime.Host, error) {
 	if config.Libexec, err = libexecDir(); err != nil {
 		return nil, err
 	}
-	if config.DNS, err = parseAll(s.list("dns"), "dns", netip.ParseAddr); err != nil {
+	if config.DNS, err = parseAll(s, "dns", netip.ParseAddr); err != nil {
 		return nil, err
 	}
-	if config.Reserved, err = parseAll(s.list("reserved-ranges"), "reserved-ranges", netip.ParsePrefix); err != nil {
+	if config.Reserved, err = parseAll(s, "reserved-ranges", netip.ParsePrefix); err != nil {
 		return nil, err
 	}
-	if r := s.get("egress-range"); r != "" {
-		ranges, err := parseAll([]string{r}, "egress-range", netip.ParsePrefix)
-		if err != nil {
-			return nil, err
-		}
+	ranges, err := parseAll(s, "egress-range", netip.ParsePrefix)
+	if err != nil {
+		return nil, err
+	}
+	if len(ranges) > 0 {
 		config.Range = ranges[0]
 	}
-	for _, dir := range []string{config.StateDir, config.LogDir} {
-		if !filepath.IsAbs(dir) {
-			return nil, fmt.Errorf("directory %q: give an absolute path: %w", dir, errdefs.ErrInvalidArgument)
-		}
+	if err := s.checkPaths(); err != nil {
+		return nil, err
 	}
 	return runtime.Open(config)
 }
 
-// findPlugins settles the directory of the CNI plugins, which only bringing up
-// a bottle needs.
+func (s *settings) checkPaths() error {
+	for _, name := range []string{"address", "cni-bin-dir", "cni-conf-dir", "state-dir", "log-dir"} {
+		if path := strings.TrimPrefix(s.get(name), "unix://"); path != "" && !filepath.IsAbs(path) {
+			return s.refuse(name, "give an absolute path")
+		}
+	}
+	return nil
+}
+
+// findPlugins settles the directory of the CNI plugins and the operator's own
+// network, which only bringing up a bottle needs.
 func (s *settings) findPlugins(h *runtime.Host) (err error) {
-	dirs := pluginDirs
+	dirs := netns.PluginDirs()
 	if dir := s.get("cni-bin-dir"); dir != "" {
 		dirs = []string{dir}
 	}
-	h.PluginDir, err = netns.FindPlugins(dirs)
+	if h.PluginDir, err = netns.FindPlugins(dirs); err != nil {
+		return err
+	}
+	if name := s.get("egress-network"); name != "" {
+		h.Conflist, err = netns.OperatorNetwork(s.get("cni-conf-dir"), name)
+	}
 	return err
 }
 
-func parseAll[T any](texts []string, what string, parse func(string) (T, error)) ([]T, error) {
+func parseAll[T any](s *settings, name string, parse func(string) (T, error)) ([]T, error) {
 	var out []T
-	for _, text := range texts {
+	for _, text := range s.list(name) {
 		v, err := parse(text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrInvalidArgument)
+			return nil, s.refuse(name, err.Error())
 		}
 		out = append(out, v)
 	}

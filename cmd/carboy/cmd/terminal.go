@@ -1,8 +1,11 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strconv"
@@ -48,6 +51,38 @@ func (t terminal) raw(want bool) (restore func(), err error) {
 	return func() { _ = t.tty.Reset() }, nil // the terminal may have gone
 }
 
+// connect gives a command carboy's own streams. gone is called when nobody
+// reads its output any more, as after `carboy run ... | head -1`. The caller
+// restores the terminal, whatever happens.
+func (t terminal) connect(tty, stdin bool, gone func()) (s initproto.Streams, restore func(), err error) {
+	// Without this a write would end carboy at once, and leave the bottle
+	// behind; ignoring the signal instead would be inherited.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	s.Stdout, s.Stderr = viewer{os.Stdout, gone}, viewer{os.Stderr, gone}
+	if stdin {
+		s.Stdin = os.Stdin
+	}
+	restore, err = t.raw(tty && stdin)
+	return s, restore, err
+}
+
+// viewer is an output whose reader may go away.
+type viewer struct {
+	io.Writer
+	gone func()
+}
+
+func (v viewer) Write(p []byte) (int, error) {
+	n, err := v.Writer.Write(p)
+	if errors.Is(err, unix.EPIPE) {
+		v.gone()
+	}
+	return n, err
+}
+
+// termVariable is the kind of terminal, docker's guess where there is none.
+func termVariable() string { return cmp.Or(os.Getenv("TERM"), "xterm") }
+
 func (t terminal) size() initproto.Size {
 	if t.tty == nil {
 		return initproto.Size{Rows: 24, Cols: 80}
@@ -64,6 +99,7 @@ func (t terminal) follow(ctx context.Context, resize func(initproto.Size) error)
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, unix.SIGWINCH)
 	defer signal.Stop(changed)
+	changed <- unix.SIGWINCH // it may have changed before we listened
 	for {
 		select {
 		case <-ctx.Done():
@@ -116,7 +152,7 @@ func (t terminal) streams(tty, stdin string) (wantTTY, wantStdin bool, err error
 		wantStdin, _ = strconv.ParseBool(stdin)
 	}
 	if wantTTY && wantStdin && tty != "" && !t.in {
-		return false, false, fmt.Errorf("--tty: standard input is not a terminal: %w", errdefs.ErrInvalidArgument)
+		return false, false, fmt.Errorf("--tty: standard input is not a terminal; -i=false gives the command a terminal without input: %w", errdefs.ErrInvalidArgument)
 	}
 	return wantTTY, wantStdin, nil
 }
