@@ -1,16 +1,17 @@
 # carboy: `make` or `make help` shows what there is.
 PREFIX  ?= /usr/local
 DESTDIR ?=
-GO      ?= $(shell command -v go || echo /usr/local/go/bin/go)
+export GO ?= $(shell command -v go || echo /usr/local/go/bin/go)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZ    ?= 20s
 BIN     := build/bin/carboy
 LIBEXEC := build/libexec/carboy
-DEPS    := $(abspath build/deps)
+DEPS    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/carboy-deps
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGE := ./...
 
 export CGO_ENABLED = 0
+export GOFLAGS += -buildvcs=false
 export GOTOOLCHAIN = auto
 export CARBOY_DEPS = $(DEPS)
 
@@ -20,7 +21,8 @@ help: ## show this
 
 build: ## build carboy and its helpers into build/
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/cmd/carboy/cmd.version=$(VERSION)' -o $(BIN) ./cmd/carboy
-	$(GO) build -trimpath -ldflags '-s -w' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress
+	@[ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" build
 
 install: build ## install below PREFIX (DESTDIR for packages)
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/carboy
@@ -37,8 +39,9 @@ demo: build deps ## run a sealed agent on a private containerd and show what got
 	$(GO) build -trimpath -o build/demo ./test/demo && build/demo
 
 test: build deps lint ## run every test (root)
-	$(GO) test -timeout 5m ./cmd/... ./runtime/... ./netns/... ./image/... -root
-	$(GO) test -timeout 25m ./test/... -root
+	$(GO) test -timeout 5m ./runtime/... ./image/... ./cmd/carboy/... ./cmd/carboy-egress/...
+	$(GO) test -timeout 5m ./cmd/carboy-init ./runtime/invoker ./netns -root
+	$(GO) test -timeout 25m -p 1 ./test/... -root
 
 lint: ## check style, imports and errors
 	$(GO) run $(LINT) run $(PACKAGE)
@@ -47,6 +50,7 @@ fmt: ## format
 	$(GO) run $(LINT) fmt
 
 bench: build deps ## time a bring-up, beside Docker's (root)
+	test/docker.sh $(DEPS)
 	$(GO) test -timeout 20m ./test -root -run '^$$' -bench . -benchtime 20x
 
 fuzz: ## fuzz the matching of hosts for FUZZ
