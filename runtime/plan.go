@@ -170,18 +170,26 @@ func (p *Plan) setName(pinned string) error {
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// setEnv merges, later over earlier: the bottle's, the agent's, the flags'.
+// setEnv merges, later over earlier: the bottle's, the agent's, the flags'. What
+// is overridden need not be there to forward.
 func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 	p.env = map[string]string{}
-	for _, m := range []map[string]string{b.Env, a.Env} {
-		for _, name := range slices.Sorted(maps.Keys(m)) {
-			value, err := manifestValue(r, name, m[name])
-			if err != nil {
-				return err
-			}
-			if err := p.addEnv(name, value); err != nil {
-				return err
-			}
+	asked := maps.Clone(b.Env)
+	if asked == nil {
+		asked = map[string]string{}
+	}
+	maps.Copy(asked, a.Env)
+	for _, e := range r.Env {
+		name, _, _ := strings.Cut(e, "=")
+		delete(asked, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		value, err := manifestValue(r, name, asked[name])
+		if err != nil {
+			return err
+		}
+		if err := p.addEnv(name, value); err != nil {
+			return err
 		}
 	}
 	for _, e := range r.Env {
