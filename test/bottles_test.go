@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,6 +38,10 @@ func (r *rig) ls(t *testing.T) (list []listed) {
 // TestBottles has two of one image at once and does to them what can be done.
 func TestBottles(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
+		// The first of a host's namespaces makes a mount that stays.
+		hostTool(t, "ip", "netns", "add", foreignNetns)
+		hostTool(t, "ip", "netns", "delete", foreignNetns)
+		r.asBefore(t)
 		if list := r.ls(t); len(list) != 0 {
 			t.Errorf("bottles on an empty host: %v", list)
 		}
@@ -109,10 +114,12 @@ func checkInspected(t *testing.T, bottles ...*live) {
 			}
 			seen[pid] = true
 		}
-		for _, path := range []string{i.RunDir, i.ProxyLog} {
-			if _, err := os.Stat(path); err != nil {
-				t.Error(err)
-			}
+		if _, err := os.Stat(i.RunDir); err != nil {
+			t.Error(err)
+		}
+		l.exec(t, "probe", "http", "http://denied.test/")
+		if log, err := os.ReadFile(i.ProxyLog); err != nil || !strings.Contains(string(log), "denied.test") {
+			t.Errorf("the proxy's log is %q, %v", log, err)
 		}
 	}
 	if o := bottles[0].rig.run(t, "inspect", "nosuch"); o.code != 1 || !strings.Contains(o.stderr, "no bottle named nosuch") {
@@ -321,6 +328,8 @@ func TestAgentManifest(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(path)) })
 	}
+	var inputs []io.Closer
+	var agents []*piped
 	for _, want := range []string{"worker\n", "worker-2\n"} {
 		c := r.command(t, "run", "worker", "--yes")
 		input, err := c.StdinPipe()
@@ -328,7 +337,7 @@ func TestAgentManifest(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := newPiped(t, c)
-		t.Cleanup(func() { _ = input.Close() })
+		inputs, agents = append(inputs, input), append(agents, p)
 		if name, prompt := p.line(t), p.line(t); name != want || prompt != "Do it.\n" {
 			t.Errorf("got %q and %q:\n%s", name, prompt, p.stderr.String())
 		}
@@ -336,6 +345,13 @@ func TestAgentManifest(t *testing.T) {
 	for _, l := range r.ls(t) {
 		if l.Agent != "worker" || l.State != "running" {
 			t.Errorf("listed is %+v", l)
+		}
+	}
+	for i, p := range agents {
+		_ = inputs[i].Close()
+		p.wait(t)
+		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("exit %d:\n%s", code, p.stderr.String())
 		}
 	}
 }
@@ -349,7 +365,7 @@ func broken(flags ...string) []string {
 // TestKeep leaves a failed bring-up standing, without its agent.
 func TestKeep(t *testing.T) {
 	r := newRig(t, 0)
-	if o := r.run(t, broken("--name", "broken")...); o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, "usage: probe") {
+	if o := r.run(t, broken("--name", "broken")...); o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, "exit N | sig N") {
 		t.Errorf("want 125 and the proxy's last words: %v", o)
 	}
 	r.checkClean(t)

@@ -95,7 +95,8 @@ func (r *rig) checkClean(t *testing.T) {
 // command is a command line of carboy that has not been started.
 func (r *rig) command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), runTime)
+	// Beyond the test's own context, which ends before its clean-up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), runTime)
 	t.Cleanup(cancel)
 	c, err := r.containerd.Carboy(ctx, shared.carboy, r.namespace, args...)
 	if err != nil {

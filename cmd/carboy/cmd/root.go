@@ -47,6 +47,8 @@ func failedUnlessUsage(err error) error {
 
 // Main runs the command line and returns the exit code.
 func Main() int {
+	// Containers read what we make for them, whatever the caller's mask is.
+	syscall.Umask(0o022)
 	ctx, stop := signal.NotifyContext(context.Background(), wanted(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)...)
 	defer stop()
 	root := newRoot()

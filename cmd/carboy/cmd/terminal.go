@@ -45,10 +45,23 @@ func (t terminal) raw(want bool) (restore func(), err error) {
 	if !want || !t.in {
 		return func() {}, nil
 	}
-	if err := t.tty.SetRaw(); err != nil {
+	restore = func() { _ = t.tty.Reset() } // the terminal may have gone
+	if err := errors.Join(t.tty.SetRaw(), t.passOutput()); err != nil {
+		restore()
 		return nil, fmt.Errorf("set the terminal to raw mode: %w", err)
 	}
-	return func() { _ = t.tty.Reset() }, nil // the terminal may have gone
+	return restore, nil
+}
+
+// passOutput turns off the translation of output, which SetRaw leaves on: the
+// command's own terminal has done it.
+func (t terminal) passOutput() error {
+	state, err := unix.IoctlGetTermios(int(t.tty.Fd()), unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	state.Oflag &^= unix.OPOST
+	return unix.IoctlSetTermios(int(t.tty.Fd()), unix.TCSETS, state)
 }
 
 // connect gives a command carboy's own streams. gone is called when nobody
