@@ -3,6 +3,8 @@ package runtime
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -25,17 +27,37 @@ func (h *Host) endStrayShims(ctx context.Context, r Record) error {
 	patience := time.After(shimTime)
 	for {
 		shims, err := shimsOf(r)
-		if err != nil || len(shims) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(shims) == 0 {
+			return h.removeShimSockets(r)
 		}
 		select {
 		case <-patience:
-			return killAll(shims)
+			return errors.Join(killAll(shims), h.removeShimSockets(r))
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// shimSockets is where shims listen, whatever containerd's own directories are
+// (containerd 1.6 to 2.4, pkg/shim, CreateSocketAddress).
+const shimSockets = "/run/containerd/s"
+
+// removeShimSockets removes what a shim leaves that was killed while containerd
+// was not there to clean up after it.
+func (h *Host) removeShimSockets(r Record) error {
+	var errs []error
+	for _, id := range []string{r.agentID(), r.proxyID()} {
+		sum := sha256.Sum256([]byte(filepath.Join(h.Address, h.Namespace, id)))
+		if err := os.Remove(filepath.Join(shimSockets, hex.EncodeToString(sum[:]))); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // shimsOf finds shims by the container id on their command line, which for a
