@@ -81,7 +81,10 @@ func Detach(ctx context.Context, r Record, egressNS string) error {
 
 // detach has the egress namespace if it is alive, else nil.
 func (r Record) detach(ctx context.Context, ns *os.File) error {
-	errs := []error{r.awaitPlugins(ctx)}
+	if err := r.awaitPlugins(ctx); err != nil {
+		return err // what one does now could not be undone any more
+	}
+	var errs []error
 	if r.Own {
 		errs = append(errs, r.detachOwn(ctx, ns))
 	} else {

@@ -88,6 +88,8 @@ func (r Record) plug(ctx context.Context, conflist, ns string, mark *os.File) er
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, pluginTime, fmt.Errorf("it took longer than %v", pluginTime))
+	defer cancel()
 	if _, err := r.cni(mark).AddNetworkList(ctx, list, r.runtimeConf(ns)); err != nil {
 		return fmt.Errorf("add network %s with the plugins in %s: %w", list.Name, r.PluginDir, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -109,7 +110,11 @@ func (r Record) takeMark(ctx context.Context) (*os.File, error) {
 	return f, nil
 }
 
-// awaitPlugins returns when none of the bottle's plugins runs any more.
+// markTime is what plugins of a bottle that has ended may still take.
+const markTime = 3 * time.Second
+
+// awaitPlugins returns when none of the bottle's plugins runs any more. Those
+// that hang are killed: what they were doing has no purpose now.
 func (r Record) awaitPlugins(ctx context.Context) error {
 	f, err := os.Open(r.markFile())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -119,12 +124,44 @@ func (r Record) awaitPlugins(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	ctx, cancel := context.WithTimeout(ctx, pluginTime)
+	patience, cancel := context.WithTimeout(ctx, markTime)
 	defer cancel()
-	if err := flock(ctx, f); err != nil {
-		return fmt.Errorf("wait for the end of the bottle's CNI plugins: %w", err)
+	if flock(patience, f) == nil {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(ctx, pluginTime)
+	defer stop()
+	if err := errors.Join(killHolders(f), flock(ctx, f)); err != nil {
+		return fmt.Errorf("end the bottle's CNI plugins: %w", err)
 	}
 	return nil
+}
+
+// killHolders kills the other processes that have a file open.
+func killHolders(f *os.File) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range fds {
+		open, err := os.Stat(path)
+		if err != nil || !os.SameFile(st, open) {
+			continue // most are no files, or have gone
+		}
+		pid, err := strconv.Atoi(strings.Split(path, "/")[2])
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // flock waits for a lock that goes with the file.

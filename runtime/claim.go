@@ -45,6 +45,9 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err 
 	if err != nil {
 		return nil, fmt.Errorf("lock new bottle: %w", err)
 	}
+	if _, err := own.f.WriteString(h.Namespace); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock new bottle: %w", err), own.remove())
+	}
 	if r, err = h.claimName(ctx, p, r); err != nil {
 		return nil, errors.Join(err, own.remove())
 	}

@@ -102,11 +102,19 @@ func (h *Host) freeLocks(records []Record) []string {
 	leased := instances(records)
 	var free []string
 	for _, e := range entries {
-		if !leased[e.Name()] && !held(filepath.Join(h.StateDir, "lock", e.Name())) {
+		path := filepath.Join(h.StateDir, "lock", e.Name())
+		if !leased[e.Name()] && !held(path) && h.ownLock(path) {
 			free = append(free, e.Name())
 		}
 	}
 	return free
+}
+
+// ownLock leaves out locks of bottles in another containerd namespace, which are
+// not among our records.
+func (h *Host) ownLock(path string) bool {
+	namespace, err := os.ReadFile(path)
+	return err == nil && (len(namespace) == 0 || string(namespace) == h.Namespace)
 }
 
 func instances(records []Record) map[string]bool {

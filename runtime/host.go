@@ -54,7 +54,7 @@ func Open(c Config) (*Host, error) {
 	}
 	client, err := containerd.New(c.Address, containerd.WithTimeout(5*time.Second))
 	if err != nil {
-		return nil, fmt.Errorf("connect to containerd at %s: %w", c.Address, err)
+		return nil, fmt.Errorf("containerd at %s does not answer: %w", c.Address, err)
 	}
 	return &Host{Config: c, Client: client,
 		Images: image.Store{Client: client, Snapshotter: c.Snapshotter, Insecure: c.Insecure}}, nil

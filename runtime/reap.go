@@ -38,11 +38,14 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 	}
 	defer egress.Close()
 	step("containers", func() error { return h.removeCells(ctx, r) })
+	gone := len(errs) == 0
 	if held != nil {
 		step("namespaces", held.Close)
 	}
 	step("network", func() error { return netns.Detach(ctx, r.Network, egress.path()) })
-	step("shims", func() error { return h.endStrayShims(ctx, r) })
+	if gone { // a shim that still has a container is not a stray one
+		step("shims", func() error { return h.endStrayShims(ctx, r) })
+	}
 	step("cgroups", func() error { return errors.Join(removeCgroup(r.agentID()), removeCgroup(r.proxyID())) })
 	if len(errs) == 0 { // the runtime's state is there: what is left needs it
 		step("run directory", func() error { return removeTree(r.dir()) })
@@ -103,8 +106,8 @@ func (h *Host) openEgress(ctx context.Context, r Record, held *netns.Network) (o
 // be removed once the shim has been killed.
 func (h *Host) removeCells(ctx context.Context, r Record) error {
 	err := h.removeBoth(ctx, r)
-	if err == nil {
-		return nil
+	if err == nil || errdefs.IsUnavailable(err) { // without containerd there is no clean end
+		return err
 	}
 	if shimErr := h.endStrayShims(ctx, r); shimErr != nil {
 		return errors.Join(err, shimErr)

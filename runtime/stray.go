@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,32 +15,87 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
-// shimTime is how long a shim that was told to end may take.
-const shimTime = 2 * time.Second
+// What a shim that was told to end may take before it is asked to, after that,
+// and what containerd may take to clean up after it.
+const (
+	shimTime   = 2 * time.Second
+	askedTime  = time.Second
+	bundleTime = 5 * time.Second
+)
 
-// endStrayShims waits for the bottle's shim and kills one that stays: a client
+// endStrayShims waits for the bottle's shim and ends one that stays: a client
 // that is killed while containerd creates a task can leave a shim of which
-// containerd knows nothing.
+// containerd knows nothing. When it returns containerd has done what it does
+// after a shim's end, which makes files of the bottle once more.
 func (h *Host) endStrayShims(ctx context.Context, r Record) error {
-	patience := time.After(shimTime)
-	for {
-		shims, err := shimsOf(r)
+	var bundles []string
+	for _, then := range []struct {
+		signal unix.Signal
+		wait   time.Duration
+	}{{0, shimTime}, {unix.SIGTERM, askedTime}, {unix.SIGKILL, askedTime}} {
+		left, err := signalShims(r, then.signal, &bundles)
 		if err != nil {
 			return err
 		}
-		if len(shims) == 0 {
-			return h.removeShimSockets(r)
+		for patience := time.Now().Add(then.wait); left > 0 && time.Now().Before(patience); {
+			if err := pause(ctx); err != nil {
+				return err
+			}
+			if left, err = signalShims(r, 0, &bundles); err != nil {
+				return err
+			}
 		}
-		select {
-		case <-patience:
-			return errors.Join(killAll(shims), h.removeShimSockets(r))
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(2 * time.Millisecond):
+		if left == 0 {
+			return errors.Join(awaitRemoved(ctx, bundles), h.removeShimSockets(r))
 		}
+	}
+	return fmt.Errorf("shim of bottle %s does not end: %w", r.Name, errdefs.ErrUnavailable)
+}
+
+// signalShims signals the bottle's shims, says how many there are, and adds
+// their working directories, which are their bundles.
+func signalShims(r Record, s unix.Signal, bundles *[]string) (int, error) {
+	shims, err := shimsOf(r)
+	for _, pid := range shims {
+		if dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err == nil && !slices.Contains(*bundles, dir) {
+			*bundles = append(*bundles, dir)
+		}
+	}
+	if s != 0 {
+		err = errors.Join(err, killAll(shims, s))
+	}
+	return len(shims), err
+}
+
+// awaitRemoved waits for containerd to remove directories. It need not: it may
+// not run.
+func awaitRemoved(ctx context.Context, dirs []string) error {
+	for patience := time.Now().Add(bundleTime); time.Now().Before(patience); {
+		dirs = slices.DeleteFunc(dirs, func(dir string) bool {
+			_, err := os.Lstat(dir)
+			return errors.Is(err, fs.ErrNotExist)
+		})
+		if len(dirs) == 0 {
+			return nil
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pause is a moment between two looks at what nobody tells of.
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(2 * time.Millisecond):
+		return nil
 	}
 }
 
@@ -91,10 +147,10 @@ func findProcesses(match func(args [][]byte) bool) ([]int, error) {
 	return pids, nil
 }
 
-func killAll(pids []int) error {
+func killAll(pids []int, s unix.Signal) error {
 	var errs []error
 	for _, pid := range pids {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := unix.Kill(pid, s); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, err)
 		}
 	}
@@ -135,7 +191,7 @@ func emptyCgroup(dir string) error {
 				pids = append(pids, pid)
 			}
 		}
-		if err := killAll(pids); err != nil {
+		if err := killAll(pids, unix.SIGKILL); err != nil {
 			return err
 		}
 		time.Sleep(5 * time.Millisecond) // until the killed have left

@@ -2,16 +2,18 @@ package test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/oci"
 
 	"carboy/test/world"
 )
@@ -139,212 +141,161 @@ func TestDiesWithSupervisor(t *testing.T) {
 	})
 }
 
-// processesOf are the processes in the cgroups of a bottle's containers.
-func processesOf(t *testing.T, instance string) (pids []int) {
-	t.Helper()
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range dirs {
-		groups, err := os.ReadFile(filepath.Join(dir, "cgroup"))
-		if err != nil || !strings.Contains(string(groups), "carboy-"+instance) || ended(dir) {
-			continue // or it has just gone
-		}
-		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// ended tells whether a process is gone, or only waits for its parent to see
-// that.
-func ended(dir string) bool {
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
-	if err != nil {
-		return true
-	}
-	_, state, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')'):]), " ")
-	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
-}
-
-// TestProxyDies: the agent is cut off, never freed, and the user is told.
-func TestProxyDies(t *testing.T) {
-	r := newRig(t, 1)
-	for _, runtime := range runtimes {
-		t.Run(runtime+", engine", func(t *testing.T) {
-			testProxyDies(t, r, runtime, func(pid int) int { return childOf(t, pid) })
-		})
-	}
-	t.Run("carboy-init", func(t *testing.T) {
-		testProxyDies(t, r, "runc", func(pid int) int { return pid })
-	})
-}
-
-func childOf(t *testing.T, pid int) int {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	children := strings.Fields(string(b))
-	if len(children) != 1 {
-		// The engine may have been forked by another thread.
-		children = strings.Fields(hostTool(t, "pgrep", "-P", fmt.Sprint(pid)))
-	}
-	child, err := strconv.Atoi(children[0])
-	if err != nil || len(children) != 1 {
-		t.Fatalf("children of %d: %v", pid, children)
-	}
-	return child
-}
-
-func testProxyDies(t *testing.T, r *rig, runtime string, pick func(pid int) int) {
-	l := r.start(t, "--runtime", runtime, "--allow", "allowed.test")
-	r.Reset()
-	if o := l.exec(t, "probe", "http", "http://allowed.test/"); !attempts(t, o.stdout)[0].OK || len(r.Arrivals("internet/http")) != 1 {
-		t.Fatalf("control: %v", o)
-	}
-	i := l.inspect(t)
-	killed := time.Now()
-	if err := syscall.Kill(pick(i.PIDs[1]), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the user is told", func() bool { return strings.Contains(l.stderr.String(), "the proxy ended") })
-	if took := time.Since(killed); took > time.Second || !strings.Contains(l.stderr.String(), "the agent is cut off") {
-		t.Errorf("told after %v:\n%s", took, l.stderr.String())
-	}
-	eventually(t, "the proxy's log tells", func() bool {
-		b, err := os.ReadFile(i.ProxyLog)
-		return err == nil && strings.Contains(string(b), "the proxy ended")
-	})
-	r.checkCutOff(t, l)
-	select {
-	case <-l.done:
-		t.Errorf("carboy did not wait for the agent:\n%s", l.stderr.String())
-	default:
-	}
-	l.stop(t)
-	if code := l.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("carboy ended with %d:\n%s", code, l.stderr.String())
-	}
-}
-
-// checkCutOff tries the ways that a bottle has, and those it must not have.
-func (r *rig) checkCutOff(t *testing.T, l *live) {
-	t.Helper()
-	r.Reset()
-	o := l.exec(t, "sh", "-c", "probe http http://allowed.test/; probe tcp "+join(world.Allowed, 22)+"; probe dns "+world.Resolver+" allowed.test")
-	got := attempts(t, o.stdout)
-	if len(got) != 3 {
-		t.Errorf("%v", o)
-	}
-	for _, a := range got {
-		if a.OK {
-			t.Errorf("without a proxy the agent reached %v", a)
-		}
-	}
-	if err := r.Settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range r.Arrivals("") {
-		t.Errorf("arrived: %+v", a)
-	}
-}
-
-// TestContainerdRestarts: a bottle does not need containerd to live.
-func TestContainerdRestarts(t *testing.T) {
+// TestGC sweeps what is dead and nothing else.
+func TestGC(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
-		for _, runtime := range runtimes {
-			t.Run(runtime, func(t *testing.T) { testRestart(t, r, runtime) })
+		elsewhere := *r
+		elsewhere.namespace += "-other"
+		elsewhere.importImage(t, shared.archive)
+		r.importImages(t) // looks again
+		live := r.start(t, "--name", "live")
+		r.makeForeign(t)
+		none := r.lasting(t)
+		elsewhere.makeDead(t)
+		one := r.lasting(t)
+		instance := r.makeDead(t)
+		two := r.lasting(t)
+		r.checkDryRun(t, instance)
+		r.checkSince(t, "--dry-run", two)
+		if got := r.sweptBy(t, "gc", "--json"); len(got) != 1 || got[0].Kind != "bottle" || got[0].Name != "victim" || got[0].Took <= 0 {
+			t.Errorf("swept %+v", got)
 		}
-		t.Run("ends without containerd", func(t *testing.T) { testEndsAlone(t, r) })
+		r.checkSince(t, "gc", one)
+		if got := r.sweptBy(t, "gc", "--json"); len(got) != 0 {
+			t.Errorf("swept again: %+v", got)
+		}
+		if got := elsewhere.sweptBy(t, "gc", "--json"); len(got) != 1 || got[0].Name != "victim" {
+			t.Errorf("in the other namespace: swept %+v", got)
+		}
+		r.checkSince(t, "both", none)
+		if o := live.exec(t, "echo", "alive"); o.stdout != "alive\n" {
+			t.Errorf("the live bottle: %v", o)
+		}
+		live.stop(t)
 	})
 }
 
-// talker is an agent that answers line by line.
-type talker struct {
-	*piped
-	live
+// makeDead leaves a bottle without a supervisor, and returns its instance when
+// all has ended that ends by itself.
+func (r *rig) makeDead(t *testing.T) string {
+	t.Helper()
+	x := r.follow(t, victim("runc")...)
+	if !x.await("end agent command") || !x.kill() {
+		t.Fatalf("not killed: %s", x.output.String())
+	}
+	instance := (&live{rig: r, name: "victim"}).inspect(t).Instance
+	eventually(t, "the dead bottle's processes are gone", func() bool { return len(processesOf(t, instance)) == 0 })
+	return instance
 }
 
-func (r *rig) talk(t *testing.T, flags ...string) *talker {
+// lasting is what does not go by itself when a bottle's processes end.
+func (r *rig) lasting(t *testing.T) world.Host {
 	t.Helper()
-	c := r.command(t, append(bottle(flags...), "--", "sh", "-c", `echo "$CARBOY"; cat; exit 7`)...)
-	stdin, err := c.StdinPipe()
+	h, err := r.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPiped(t, c)
-	return &talker{piped: p, live: live{rig: r, cmd: c, stdin: stdin, name: strings.TrimSpace(p.line(t))}}
+	for _, subject := range []string{"processes", "network namespaces", "links", "addresses", "routes"} {
+		delete(h, subject)
+	}
+	return h
 }
 
-func (k *talker) answers(t *testing.T, word string) {
+func (r *rig) checkSince(t *testing.T, what string, before world.Host) {
 	t.Helper()
-	if _, err := k.stdin.Write([]byte(word + "\n")); err != nil {
+	if diff := world.Diff(before, r.lasting(t)); diff != "" {
+		t.Errorf("%s:\n%s", what, diff)
+	}
+}
+
+// swept is a line of gc's JSON, by its names.
+type swept struct {
+	Name, Instance, Kind string
+	Took                 time.Duration
+}
+
+func (r *rig) sweptBy(t *testing.T, args ...string) (list []swept) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(r.mustRun(t, args...)), &list); err != nil {
 		t.Fatal(err)
 	}
-	if got := k.line(t); got != word+"\n" {
-		t.Errorf("asked %q, got %q", word, got)
+	return list
+}
+
+func (r *rig) checkDryRun(t *testing.T, instance string) {
+	t.Helper()
+	if out := r.mustRun(t, "gc", "--dry-run"); out != "would remove bottle victim\n" {
+		t.Errorf("--dry-run says %q", out)
+	}
+	if got := r.sweptBy(t, "gc", "--dry-run", "--json"); len(got) != 1 || got[0].Kind != "bottle" || got[0].Instance != instance {
+		t.Errorf("--dry-run --json says %+v, for %s", got, instance)
 	}
 }
 
-// end ends the agent, and returns how carboy ended.
-func (k *talker) end(t *testing.T) (code int, stderr string) {
+// makeForeign makes records that are not carboy's, one with a name as if. They
+// stay for as long as the test.
+func (r *rig) makeForeign(t *testing.T) {
 	t.Helper()
-	_ = k.stdin.Close()
-	k.wait(t)
-	return k.piped.cmd.ProcessState.ExitCode(), k.piped.stderr.String()
+	client, ctx := r.client(t)
+	for id, labels := range map[string]map[string]string{
+		"foreign": nil, "carboy-foreign": nil, "labelled": {"containerd.io/gc.expire": time.Now().Add(time.Hour).Format(time.RFC3339)},
+	} {
+		r.lease(t, id, labels)
+	}
+	foreign, err := client.NewContainer(ctx, "foreign", containerd.WithSpec(&oci.Spec{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := foreign.Delete(ctx); err != nil {
+			t.Errorf("the foreign container: %v", err)
+		}
+	})
 }
 
-// restart makes sure that later tests have a containerd.
-func (r *rig) restart(t *testing.T) {
+// client lives as long as the test, and so does its context.
+func (r *rig) client(t *testing.T) (*containerd.Client, context.Context) {
 	t.Helper()
-	if r.containerd.Pid() == 0 {
-		if err := r.containerd.Start(context.WithoutCancel(t.Context())); err != nil {
-			t.Fatal(err)
+	client, err := r.containerd.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client, namespaces.WithNamespace(context.WithoutCancel(t.Context()), r.namespace)
+}
+
+// lease makes one that must be there at the test's end.
+func (r *rig) lease(t *testing.T, id string, labels map[string]string) {
+	t.Helper()
+	client, ctx := r.client(t)
+	l, err := client.LeasesService().Create(ctx, leases.WithID(id), leases.WithLabels(labels))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := client.LeasesService().Delete(ctx, l); err != nil {
+			t.Errorf("lease %s: %v", id, err)
+		}
+	})
+}
+
+// TestGCUnknownLayout: what another version made is told and never touched,
+// and does not keep gc from the rest.
+func TestGCUnknownLayout(t *testing.T) {
+	r := newRig(t, 1)
+	r.makeDead(t)
+	r.lease(t, "carboy-future", map[string]string{"carboy/layout": "99", "carboy/record": `{"layout":99}`})
+	r.lease(t, "carboy-broken", map[string]string{"carboy/layout": "1", "carboy/record": `{"layout":`})
+	for _, args := range [][]string{{"gc", "--dry-run"}, {"ls"}, {"gc"}, {"gc"}} {
+		o := r.run(t, args...)
+		if o.code != 1 || !strings.Contains(o.stderr, `lease carboy-future has layout "99"`) || !strings.Contains(o.stderr, "carboy-broken") {
+			t.Errorf("%v: %v", args, o)
 		}
 	}
-}
-
-func testRestart(t *testing.T, r *rig, runtime string) {
-	t.Cleanup(func() { r.restart(t) })
-	k := r.talk(t, "--runtime", runtime, "--allow", "allowed.test")
-	k.answers(t, "before")
-	if err := r.containerd.Kill(); err != nil {
-		t.Fatal(err)
+	if o := r.run(t, "ls", "--json"); o.stdout != "[]\n" {
+		t.Errorf("the dead bottle: %v", o)
 	}
-	k.answers(t, "without")
-	r.restart(t)
-	k.answers(t, "after")
-	r.Reset()
-	if o := k.exec(t, "probe", "http", "http://allowed.test/"); o.code != 0 || len(r.Arrivals("internet/http")) != 1 {
-		t.Errorf("the way out afterwards: %v", o)
+	if o := r.run(t, victim("runc")...); o.code != 0 || o.stdout != "it ran\n" {
+		t.Errorf("a run beside them: %v", o)
 	}
-	if code, stderr := k.end(t); code != 7 || strings.Contains(stderr, "carboy:") {
-		t.Errorf("carboy ended with %d:\n%s", code, stderr)
-	}
-	r.checkClean(t)
-}
-
-// testEndsAlone: the exit code is the agent's, what is left is told, and gc
-// takes it away.
-func testEndsAlone(t *testing.T, r *rig) {
-	t.Cleanup(func() { r.restart(t) })
-	k := r.talk(t)
-	instance := k.inspect(t).Instance
-	if err := r.containerd.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	start := time.Now()
-	code, stderr := k.end(t)
-	t.Logf("it took %v", time.Since(start))
-	if code != 7 || !strings.Contains(stderr, "carboy gc") {
-		t.Errorf("carboy ended with %d:\n%s", code, stderr)
-	}
-	eventually(t, "its processes are gone", func() bool { return len(processesOf(t, instance)) == 0 })
-	r.restart(t)
-	r.sweep(t, "without containerd")
-	r.checkClean(t)
 }

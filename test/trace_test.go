@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -75,4 +78,69 @@ func (r *rig) steps(t *testing.T, args ...string) (lines []string, took time.Dur
 		}
 	}
 	return lines, time.Since(start)
+}
+
+// processesOf are the processes in the cgroups of a bottle's containers.
+func processesOf(t *testing.T, instance string) (pids []int) {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		groups, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if err != nil || !strings.Contains(string(groups), "carboy-"+instance) || ended(dir) {
+			continue // or it has just gone
+		}
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// ended tells whether a process is gone, or only waits for its parent to see
+// that.
+func ended(dir string) bool {
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return true
+	}
+	_, state, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')'):]), " ")
+	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
+}
+
+// talker is an agent that answers line by line.
+type talker struct {
+	*piped
+	live
+}
+
+func (r *rig) talk(t *testing.T, flags ...string) *talker {
+	t.Helper()
+	c := r.command(t, append(bottle(flags...), "--", "sh", "-c", `echo "$CARBOY"; cat; exit 7`)...)
+	stdin, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPiped(t, c)
+	return &talker{piped: p, live: live{rig: r, cmd: c, stdin: stdin, name: strings.TrimSpace(p.line(t))}}
+}
+
+func (k *talker) answers(t *testing.T, word string) {
+	t.Helper()
+	if _, err := k.stdin.Write([]byte(word + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := k.line(t); got != word+"\n" {
+		t.Errorf("asked %q, got %q", word, got)
+	}
+}
+
+// end ends the agent, and returns how carboy ended.
+func (k *talker) end(t *testing.T) (code int, stderr string) {
+	t.Helper()
+	_ = k.stdin.Close()
+	k.wait(t)
+	return k.piped.cmd.ProcessState.ExitCode(), k.piped.stderr.String()
 }
