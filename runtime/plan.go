@@ -3,7 +3,6 @@ package runtime
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -166,82 +165,6 @@ func (p *Plan) setName(pinned string) error {
 	safe := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(base), "-"), "-")
 	p.Name = strings.TrimRight(safe[:min(len(safe), 36)], "-") // room for -99
 	return nil
-}
-
-var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// setEnv merges, later over earlier: the bottle's, the agent's, the flags'. What
-// is overridden need not be there to forward.
-func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
-	p.env = map[string]string{}
-	asked := maps.Clone(b.Env)
-	if asked == nil {
-		asked = map[string]string{}
-	}
-	maps.Copy(asked, a.Env)
-	for _, e := range r.Env {
-		name, _, _ := strings.Cut(e, "=")
-		delete(asked, name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
-		value, err := manifestValue(r, name, asked[name])
-		if err != nil {
-			return err
-		}
-		if err := p.addEnv(name, value); err != nil {
-			return err
-		}
-	}
-	for _, e := range r.Env {
-		name, value, given := strings.Cut(e, "=")
-		if !given {
-			var err error
-			if value, err = forward(r, name); err != nil {
-				return err
-			}
-		}
-		if err := p.addEnv(name, value); err != nil {
-			return err
-		}
-	}
-	p.Env = slices.Sorted(maps.Keys(p.env))
-	return nil
-}
-
-func (p *Plan) addEnv(name, value string) error {
-	if !variableName.MatchString(name) {
-		return invalid("environment variable name %q", name)
-	}
-	if strings.ContainsRune(value, 0) {
-		return invalid("value of environment variable %s holds a NUL byte", name)
-	}
-	p.env[name] = value
-	return nil
-}
-
-func manifestValue(r Request, name, value string) (string, error) {
-	if strings.HasPrefix(value, "?") || strings.HasPrefix(value, "credential:") {
-		return "", invalid("environment variable %s: prompted values and credentials cannot be used yet", name)
-	}
-	if from, ok := strings.CutPrefix(value, "${"); ok && strings.HasSuffix(from, "}") {
-		return forward(r, strings.TrimSuffix(from, "}"))
-	}
-	return value, nil
-}
-
-// forward takes a variable from the caller. sudo drops nearly all of them, so
-// the message says how to keep this one.
-func forward(r Request, name string) (string, error) {
-	if !variableName.MatchString(name) {
-		return "", invalid("environment variable name %q", name)
-	}
-	if value, ok := r.Lookup(name); ok {
-		return value, nil
-	}
-	if _, sudo := r.Lookup("SUDO_UID"); sudo {
-		return "", invalid("environment variable %s is not set: sudo drops it unless called as `sudo --preserve-env=%s carboy ...`", name, name)
-	}
-	return "", invalid("environment variable %s is not set and cannot be forwarded", name)
 }
 
 func (p *Plan) setPolicy(allow, private []string) error {

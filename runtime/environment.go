@@ -1,0 +1,128 @@
+package runtime
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"carboy/runtime/manifest"
+)
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// setEnv merges, later over earlier: the bottle's, the agent's, the flags'. What
+// is overridden need not be there to forward.
+func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
+	p.env = map[string]string{}
+	asked := maps.Clone(b.Env)
+	if asked == nil {
+		asked = map[string]string{}
+	}
+	maps.Copy(asked, a.Env)
+	for _, e := range r.Env {
+		name, _, _ := strings.Cut(e, "=")
+		delete(asked, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		value, err := manifestValue(r, name, asked[name])
+		if err != nil {
+			return err
+		}
+		if err := p.addEnv(name, value); err != nil {
+			return err
+		}
+	}
+	for _, e := range r.Env {
+		name, value, given := strings.Cut(e, "=")
+		if !given {
+			var err error
+			if value, err = forward(r, name); err != nil {
+				return err
+			}
+		}
+		if err := p.addEnv(name, value); err != nil {
+			return err
+		}
+	}
+	p.Env = slices.Sorted(maps.Keys(p.env))
+	return nil
+}
+
+func (p *Plan) addEnv(name, value string) error {
+	if !variableName.MatchString(name) {
+		return invalid("environment variable name %q", name)
+	}
+	if strings.ContainsRune(value, 0) {
+		return invalid("value of environment variable %s holds a NUL byte", name)
+	}
+	p.env[name] = value
+	return nil
+}
+
+func manifestValue(r Request, name, value string) (string, error) {
+	if strings.HasPrefix(value, "?") || strings.HasPrefix(value, "credential:") {
+		return "", invalid("environment variable %s: prompted values and credentials cannot be used yet", name)
+	}
+	if from, ok := strings.CutPrefix(value, "${"); ok && strings.HasSuffix(from, "}") {
+		return forward(r, strings.TrimSuffix(from, "}"))
+	}
+	return value, nil
+}
+
+// forward takes a variable from the caller. sudo drops nearly all of them, so
+// the message says how to keep this one.
+func forward(r Request, name string) (string, error) {
+	if !variableName.MatchString(name) {
+		return "", invalid("environment variable name %q", name)
+	}
+	if value, ok := r.Lookup(name); ok {
+		return value, nil
+	}
+	if _, sudo := r.Lookup("SUDO_UID"); sudo {
+		return "", invalid("environment variable %s is not set: sudo drops it unless called as `sudo --preserve-env=%s carboy ...`", name, name)
+	}
+	return "", invalid("environment variable %s is not set and cannot be forwarded", name)
+}
+
+// environment is the image's, then the way to the proxy, then what was asked
+// for. curl reads http_proxy in lower case only, others upper case only.
+func (b *Bottle) environment(image []string) []string {
+	url := "http://" + b.listen().String()
+	env := append([]string(nil), image...)
+	for _, name := range []string{"http_proxy", "https_proxy"} {
+		env = append(env, name+"="+url, strings.ToUpper(name)+"="+url)
+	}
+	const local = "localhost,127.0.0.1,::1"
+	env = append(env, "no_proxy="+local, "NO_PROXY="+local, "CARBOY="+b.Name)
+	if b.plan.prompt != "" {
+		env = append(env, "CARBOY_PROMPT_FILE="+promptPath)
+	}
+	if b.options.Runsc != "" {
+		env = append(env, "BUN_JSC_useJIT=0") // Bun's JIT crashes under gVisor
+	}
+	if b.plan.TTY {
+		env = append(env, "TERM="+b.options.Term)
+	}
+	for _, name := range b.plan.Env {
+		env = append(env, name+"="+b.plan.env[name])
+	}
+	return lastWins(env)
+}
+
+// lastWins drops earlier values of a variable: programs differ in which of two
+// they take.
+func lastWins(env []string) []string {
+	at := map[string]int{}
+	var out []string
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		if i, ok := at[name]; ok {
+			out[i] = e
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
