@@ -35,7 +35,8 @@ uninstall: ## remove what install put there
 deps: ## install what bottles need (apt), and what the tests need besides (Go)
 	test/deps.sh $(GO) $(DEPS)
 
-demo: build deps ## run a sealed agent on a private containerd and show what got through (root)
+demo: build ## run a sealed agent on a private containerd and show what got through (root)
+	test/deps.sh
 	$(GO) build -trimpath -o build/demo ./test/demo && build/demo
 
 test: build deps lint ## run every test (root)

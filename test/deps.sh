@@ -1,9 +1,9 @@
 #!/bin/sh
-# deps.sh GO DIR: installs the Debian packages that bottles and the tests need,
-# where they are missing (Debian starts containerd then, if systemd runs), and
-# builds the pinned containerd, CNI plugins and runsc of the tests into DIR.
+# deps.sh [GO DIR]: installs the Debian packages that bottles and the tests need,
+# where they are missing (Debian starts containerd then, if systemd runs). With
+# GO and DIR it also builds the tests' pinned containerd, CNI plugins and runsc
+# into DIR.
 set -eu
-go=$1 dir=$2
 
 missing=
 for package in containerd runc containernetworking-plugins nftables iptables busybox-static iproute2; do
@@ -14,6 +14,9 @@ if [ -n "$missing" ]; then
 	# shellcheck disable=SC2086 # a list of words
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 fi
+
+[ $# -gt 0 ] || exit 0
+go=$1 dir=$2
 
 # build VERSIONED-NAME PACKAGE@VERSION...
 build() {
