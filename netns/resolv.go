@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/nftables"
 )
 
 // resolvedConf lists the servers behind systemd-resolved's stub.
@@ -34,6 +36,35 @@ func resolvers(path, behindStub string) ([]netip.Addr, error) {
 			path, listed, errdefs.ErrFailedPrecondition)
 	}
 	return usable, nil
+}
+
+// SetResolvers lets the proxy ask others for names, from now on.
+func (n *Network) SetResolvers(ctx context.Context, servers []netip.Addr) error {
+	changed := n.Config
+	changed.Resolvers = servers
+	if err := changed.check(); err != nil {
+		return err
+	}
+	n.Config = changed
+	c, err := nftables.New(nftables.WithNetNSFd(int(n.egress.Fd())))
+	if err != nil {
+		return err
+	}
+	c.DelTable(filterTable)
+	write(c, filterTable, n.filter())
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("filter in the egress namespace: %w", err)
+	}
+	if !n.record.Own {
+		return nil
+	}
+	s := n.record.shared()
+	return s.locked(ctx, func() error {
+		if err := s.put(s.user(n.Instance), resolverText(servers)); err != nil {
+			return err
+		}
+		return s.ensure()
+	})
 }
 
 // stubs are systemd-resolved's addresses.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,9 +33,11 @@ type Bottle struct {
 	images  images
 	lock    *lock
 	network *netns.Network
-	engine  proxy.Engine
-	proxy   *cell
-	agent   *cell
+
+	resolvers []netip.Addr // whom the proxy may ask
+	engine    proxy.Engine
+	proxy     *cell
+	agent     *cell
 
 	engineProcess *initproto.Process
 	proxyLog      *proxyLog
@@ -166,20 +169,39 @@ func (b *Bottle) ProxyEnd(ctx context.Context) string {
 // tools flush rules, and only the way out depends on ours.
 const reassertPause = 5 * time.Second
 
-// Tend keeps the bottle's way out working until ctx ends. Failures go to warn.
+// Tend keeps the bottle's way out working until ctx ends. Failures go to warn,
+// each once while it lasts.
 func (b *Bottle) Tend(ctx context.Context, warn func(error)) {
 	tick := time.NewTicker(reassertPause)
 	defer tick.Stop()
+	told := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := b.network.Reassert(ctx); err != nil {
-				warn(fmt.Errorf("restore rules on the host: %w", err))
-			}
+		}
+		err := b.tendOnce(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			told = ""
+		} else if text := err.Error(); text != told {
+			told = text
+			warn(err)
 		}
 	}
+}
+
+func (b *Bottle) tendOnce(ctx context.Context) error {
+	if err := b.network.Reassert(ctx); err != nil {
+		return fmt.Errorf("restore rules on the host: %w", err)
+	}
+	if err := b.followResolvers(ctx); err != nil {
+		return fmt.Errorf("follow the host's resolvers: %w", err)
+	}
+	return nil
 }
 
 // stopTime is how long an agent has between SIGTERM and SIGKILL.

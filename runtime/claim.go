@@ -27,7 +27,7 @@ const (
 // claim takes a name: the lock of a new instance first, so that no reaper ever
 // sees the lease of a live bottle without it, then the lease. On error nothing
 // is left.
-func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err error) {
+func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions, resolvers []netip.Addr) (_ *Bottle, err error) {
 	defer h.Trace.step("claim")()
 	r := Record{
 		Layout: layout, Instance: newInstance(), Agent: p.Agent, Image: p.Image, Runtime: o.runtime(),
@@ -36,7 +36,7 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err 
 	if r.Owner, err = self(); err != nil {
 		return nil, fmt.Errorf("read own start time: %w", err)
 	}
-	network, err := netns.New(h.networkConfig(r, p))
+	network, err := netns.New(h.networkConfig(r, p, resolvers))
 	if err != nil {
 		return nil, err
 	}
@@ -51,14 +51,14 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err 
 	if r, err = h.claimName(ctx, p, r); err != nil {
 		return nil, errors.Join(err, own.remove())
 	}
-	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network}, nil
+	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network, resolvers: resolvers}, nil
 }
 
-func (h *Host) networkConfig(r Record, p *Plan) netns.Config {
+func (h *Host) networkConfig(r Record, p *Plan, resolvers []netip.Addr) netns.Config {
 	return netns.Config{
 		Instance: r.Instance, StateDir: h.StateDir, PluginDir: h.PluginDir,
 		Range: h.Range, Reserved: h.Reserved, Conflist: h.Conflist,
-		Resolvers: h.DNS, Ports: p.policy.Ports(), ProxyPort: proxy.Port,
+		Resolvers: resolvers, Ports: p.policy.Ports(), ProxyPort: proxy.Port,
 	}
 }
 
@@ -136,10 +136,10 @@ func (b *Bottle) writeFiles() error {
 	}
 	hosts := "127.0.0.1 localhost\n" + netns.ProxyAddr.String() + " pipelock proxy\n127.0.0.1 " + b.Name + "\n"
 	text := map[string][]byte{
-		"hosts":             []byte(hosts),
-		"resolv.conf":       []byte("# no resolver: names are the proxy's business\n"),
-		"proxy-hosts":       []byte("127.0.0.1 localhost\n"),
-		"proxy-resolv.conf": resolvConf(b.host.DNS),
+		"hosts":        []byte(hosts),
+		"resolv.conf":  []byte("# no resolver: names are the proxy's business\n"),
+		"proxy-hosts":  []byte("127.0.0.1 localhost\n"),
+		proxyResolvers: resolvConf(b.resolvers),
 	}
 	for name, content := range files {
 		text[filepath.Join("proxy", name)] = content
@@ -156,12 +156,4 @@ func (b *Bottle) writeFiles() error {
 	}
 	// The engine's user reads its configuration through the bind mount.
 	return os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755)
-}
-
-func resolvConf(servers []netip.Addr) []byte {
-	var b []byte
-	for _, s := range servers {
-		b = fmt.Appendf(b, "nameserver %s\n", s)
-	}
-	return b
 }

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"carboy/image"
-	"carboy/netns"
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/proxy"
 )
@@ -30,7 +29,8 @@ type UpOptions struct {
 // error nothing of it is left, unless Keep says so or the error tells what
 // could not be removed. The caller ends it with Down.
 func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err error) {
-	if err := h.findResolvers(); err != nil {
+	resolvers, err := h.resolvers()
+	if err != nil {
 		return nil, err
 	}
 	images, err := h.ensureImages(ctx, p)
@@ -39,7 +39,7 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, upTime, fmt.Errorf("bring-up took longer than %v", upTime))
 	defer cancel()
-	b, err := h.claim(ctx, p, o)
+	b, err := h.claim(ctx, p, o, resolvers)
 	if err != nil {
 		return nil, err
 	}
@@ -87,14 +87,6 @@ func (h *Host) ensureImages(ctx context.Context, p *Plan) (i images, err error) 
 		})
 	}
 	return i, g.Wait()
-}
-
-// findResolvers reads whom the proxy may ask for names, unless it was set.
-func (h *Host) findResolvers() (err error) {
-	if len(h.DNS) == 0 {
-		h.DNS, err = netns.Resolvers("/etc/resolv.conf")
-	}
-	return err
 }
 
 func (b *Bottle) prepare() error {

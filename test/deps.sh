@@ -6,7 +6,7 @@
 set -eu
 
 missing=
-for package in containerd runc containernetworking-plugins nftables iptables busybox-static iproute2; do
+for package in containerd runc containernetworking-plugins nftables iptables busybox-static iproute2 procps; do
 	dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 if [ -n "$missing" ]; then

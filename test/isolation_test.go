@@ -345,8 +345,8 @@ func TestOperatorNetwork(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "10-corp.conflist"), []byte(conflist), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		hostTool(t, "sysctl", "-qw", "net.ipv4.ip_forward=1") // the operator's business then
-		defer hostTool(t, "sysctl", "-qw", "net.ipv4.ip_forward=0")
+		setForwarding(t, "1") // the operator's business then
+		defer setForwarding(t, "0")
 		network := []string{"--egress-network", "corp", "--cni-conf-dir", dir, "--allow", "allowed.test"}
 		out := r.mustRun(t, append(bottle(network...), "--", "probe", "http", "http://allowed.test/", "http://denied.test/")...)
 		if got := attempts(t, out); len(got) != 2 || !got[0].OK || got[1].OK {
@@ -356,4 +356,43 @@ func TestOperatorNetwork(t *testing.T) {
 			t.Errorf("a network that is not there: %v", o)
 		}
 	})
+}
+
+func setForwarding(t *testing.T, value string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestResolversChange: a long run outlives the host's resolvers.
+func TestResolversChange(t *testing.T) {
+	r := newRig(t, 0)
+	const conf = "/etc/resolv.conf"
+	before, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.WriteFile(conf, before, 0o644); err != nil {
+			t.Error(err)
+		}
+	}()
+	agent := r.start(t, "--allow", "allowed.test")
+	asked := func() string {
+		r.Reset()
+		agent.exec(t, "probe", "http", "-ca", "/etc/ca.pem", "https://allowed.test/") // each tunnel asks anew
+		for _, a := range r.Arrivals("internet/dns") {
+			return a.Local.Addr().String()
+		}
+		return ""
+	}
+	if got := asked(); got != world.Resolver {
+		t.Fatalf("control: %q was asked", got)
+	}
+	if err := os.WriteFile(conf, []byte("nameserver "+world.Denied+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new resolver is asked", func() bool { return asked() == world.Denied })
+	agent.stop(t)
 }
