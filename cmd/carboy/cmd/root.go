@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -70,7 +71,7 @@ func report(w io.Writer, err error) int {
 	if errors.As(err, &status) {
 		return int(status)
 	}
-	_, _ = fmt.Fprintf(w, "carboy: %v\n", err)
+	_, _ = fmt.Fprintf(w, "carboy: %s\n", words(err))
 	var ran failed
 	switch {
 	case errors.As(err, &ran):
@@ -80,6 +81,21 @@ func report(w io.Writer, err error) int {
 	default:
 		return exitError
 	}
+}
+
+// words is an error as a person reads it: the class at the end of a line is for
+// programs, and what to do stands before it.
+func words(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i := range lines {
+		for _, class := range []error{
+			errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable, errdefs.ErrAlreadyExists,
+			errdefs.ErrPermissionDenied, errdefs.ErrResourceExhausted,
+		} {
+			lines[i] = strings.TrimSuffix(lines[i], ": "+class.Error())
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 func newRoot() *cobra.Command {
