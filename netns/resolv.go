@@ -60,6 +60,9 @@ func (n *Network) SetResolvers(ctx context.Context, servers []netip.Addr) error 
 	}
 	s := n.record.shared()
 	return s.locked(ctx, func() error {
+		if _, err := os.Stat(s.user(n.Instance)); err != nil {
+			return ignoreAbsent(err) // detached meanwhile: not to be counted in again
+		}
 		if err := s.put(s.user(n.Instance), resolverText(servers)); err != nil {
 			return err
 		}

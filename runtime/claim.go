@@ -27,10 +27,10 @@ const (
 // claim takes a name: the lock of a new instance first, so that no reaper ever
 // sees the lease of a live bottle without it, then the lease. On error nothing
 // is left.
-func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions, resolvers []netip.Addr) (_ *Bottle, err error) {
+func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions, resolvers []netip.Addr, i images) (_ *Bottle, err error) {
 	defer h.Trace.step("claim")()
 	r := Record{
-		Layout: layout, Instance: newInstance(), Agent: p.Agent, Image: p.Image, Runtime: o.runtime(),
+		Layout: layout, Instance: newInstance(), Agent: p.Agent, Image: p.Image, Digest: i.agent.Digest, ProxyDigest: i.proxy.Digest, Runtime: o.runtime(),
 		Proxy: p.Proxy.Engine, User: o.Invoker, StateDir: h.StateDir,
 	}
 	if r.Owner, err = self(); err != nil {
@@ -51,7 +51,7 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions, resolvers []neti
 	if r, err = h.claimName(ctx, p, r); err != nil {
 		return nil, errors.Join(err, own.remove())
 	}
-	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network, resolvers: resolvers}, nil
+	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network, resolvers: resolvers, images: i}, nil
 }
 
 func (h *Host) networkConfig(r Record, p *Plan, resolvers []netip.Addr) netns.Config {
@@ -106,13 +106,27 @@ func (h *Host) createLease(ctx context.Context, r Record) error {
 	return nil
 }
 
-// reapDead frees a name whose bottle has no supervisor any more.
+// reapDead frees a name whose bottle has no supervisor any more. Where a gc is
+// at it already, it waits for that.
 func (h *Host) reapDead(ctx context.Context, name string) bool {
-	r, err := h.Find(ctx, name)
-	if err != nil {
-		return errdefs.IsNotFound(err) // it has just gone
+	ctx, cancel := context.WithTimeout(ctx, downTime)
+	defer cancel()
+	for {
+		r, err := h.Find(ctx, name)
+		if err != nil {
+			return errdefs.IsNotFound(err) // it has just gone
+		}
+		err = h.reapIfDead(ctx, r)
+		if !errdefs.IsUnavailable(err) {
+			return err == nil
+		}
+		if alive, err := r.Owner.alive(); alive || err != nil {
+			return false
+		}
+		if pause(ctx) != nil {
+			return false
+		}
 	}
-	return h.reapIfDead(ctx, r) == nil
 }
 
 func (h *Host) freeProxyUser(ctx context.Context) (int, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
@@ -25,6 +26,9 @@ func (b *Bottle) listenControl() error {
 		return fmt.Errorf("open control socket: %w", err)
 	}
 	b.control = l
+	if err := os.Chmod(b.controlPath(), 0o600); err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
 	go func() {
 		for {
 			conn, err := l.Accept()

@@ -47,6 +47,9 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 		step("shims", func() error { return h.endStrayShims(ctx, r) })
 	}
 	step("cgroups", func() error { return errors.Join(removeCgroup(r.agentID()), removeCgroup(r.proxyID())) })
+	if gone && held == nil { // containerd may only now have done what a killed client asked for
+		step("late containers", func() error { return h.removeCells(ctx, r) })
+	}
 	if len(errs) == 0 { // the runtime's state is there: what is left needs it
 		step("run directory", func() error { return removeTree(r.dir()) })
 	}

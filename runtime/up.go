@@ -39,11 +39,10 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, upTime, fmt.Errorf("bring-up took longer than %v", upTime))
 	defer cancel()
-	b, err := h.claim(ctx, p, o, resolvers)
+	b, err := h.claim(ctx, p, o, resolvers, images)
 	if err != nil {
 		return nil, err
 	}
-	b.images = images
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.abandon(ctx, o.Keep))
@@ -82,8 +81,10 @@ func (h *Host) ensureImages(ctx context.Context, p *Plan) (i images, err error) 
 	})
 	if p.Proxy.Image != "" {
 		g.Go(func() (err error) {
-			i.proxy, err = h.Images.Ensure(ctx, p.Proxy.Image)
-			return err
+			if i.proxy, err = h.Images.Ensure(ctx, p.Proxy.Image); err != nil {
+				return fmt.Errorf("proxy: %w; import its image with `carboy image import`, name a binary of this host with --proxy-binary, or choose --proxy allowlist, which checks hosts only", err)
+			}
+			return nil
 		})
 	}
 	return i, g.Wait()

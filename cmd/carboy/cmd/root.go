@@ -50,7 +50,7 @@ func failedUnlessUsage(err error) error {
 func Main() int {
 	// Containers read what we make for them, whatever the caller's mask is.
 	syscall.Umask(0o022)
-	ctx, stop := signal.NotifyContext(context.Background(), wanted(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)...)
+	ctx, stop := signal.NotifyContext(context.Background(), wanted(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)...)
 	defer stop()
 	root := newRoot()
 	err := root.ExecuteContext(ctx)

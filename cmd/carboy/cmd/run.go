@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -17,6 +18,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/initproto"
 	"carboy/runtime/invoker"
+	"carboy/runtime/proxy/policy"
 )
 
 // traceVariable names a file descriptor that gets a line at the begin and end
@@ -171,10 +173,12 @@ const sweepTime = 200 * time.Millisecond
 // sweep removes what dead bottles left. It must not delay or fail this start:
 // it goes on beside it, and what it does not get done stays recorded.
 func sweep(ctx context.Context, host *runtime.Host) {
+	others := *host
+	others.Trace = nil // whose steps are this start's alone
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		if _, err := host.GC(ctx, false); err != nil {
+		if _, err := others.GC(ctx, false); err != nil {
 			log.G(ctx).WithError(err).Debug("gc before the start")
 		}
 	}()
@@ -209,7 +213,7 @@ func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.P
 // ended is the end of a command as carboy's own.
 func ended(exit initproto.Exit) error {
 	if exit.Reason != "" {
-		fmt.Fprintf(os.Stderr, "carboy: %s\n", exit.Reason)
+		fmt.Fprintf(os.Stderr, "carboy: %s\n", policy.Escape(exit.Reason)) // the image's text may be in it
 	}
 	if status := exit.Status(); status != 0 {
 		return exitStatus(status)
@@ -233,12 +237,16 @@ func supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term 
 		return initproto.Exit{}, fmt.Errorf("start the agent's command: %w", err)
 	}
 	live, end := context.WithCancel(ctx)
-	defer end()
 	if plan.TTY {
 		go term.follow(live, process.Resize)
 	}
 	say := func(err error) { fmt.Fprintf(os.Stderr, "carboy: %v%s", err, term.newline(plan.TTY)) }
-	go b.Tend(live, say)
+	var tending sync.WaitGroup
+	defer func() {
+		end()
+		tending.Wait() // it must not meet the tear-down
+	}()
+	tending.Go(func() { b.Tend(live, say) })
 	go watchProxy(live, b, process, say)
 	select {
 	case <-process.Ended():
