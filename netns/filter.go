@@ -50,11 +50,11 @@ func (n *Network) filter() []chain {
 	}
 }
 
+// installFilter puts the filter in force, or a changed one in its place.
 func (n *Network) installFilter() error {
 	c, err := nftables.New(nftables.WithNetNSFd(int(n.egress.Fd())))
 	if err != nil {
 		return err
 	}
-	write(c, filterTable, n.filter())
-	return c.Flush()
+	return replace(c, filterTable, n.filter())
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	private "carboy/test/world"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -80,16 +82,12 @@ func needRoot(t testing.TB) {
 }
 
 // pluginDirs are the versions under test: Debian's and the pinned one, which
-// make deps puts into $CARBOY_DEPS, by default in the user's cache directory.
+// make deps has built.
 func pluginDirs(t testing.TB) []string {
 	t.Helper()
-	deps := os.Getenv("CARBOY_DEPS")
-	if deps == "" {
-		cache, err := os.UserCacheDir()
-		must(t, err)
-		deps = filepath.Join(cache, "carboy-deps")
-	}
-	dirs := []string{"/usr/lib/cni", filepath.Join(deps, "cni-1.9.1")}
+	pinned, err := private.PluginDir()
+	must(t, err)
+	dirs := []string{private.PluginDirDebian, pinned}
 	for _, dir := range dirs {
 		for _, plugin := range []string{"ptp", "host-local"} {
 			if _, err := os.Stat(filepath.Join(dir, plugin)); err != nil {

@@ -98,15 +98,14 @@ func (s shared) ensure() error {
 		return fmt.Errorf("addresses of the host: %w", err)
 	}
 	table := hostTable(used, onHost(resolvers, addrs), before.router())
-	if err := replaceTable(table); err != nil {
+	if err := assertTable(table); err != nil {
 		return fmt.Errorf("nftables table %s: %w", natTable.Name, err)
 	}
 	return s.acceptInForeignFirewalls(used)
 }
 
-// replaceTable does nothing where the table is as wanted, else replaces it in
-// one transaction.
-func replaceTable(want []chain) error {
+// assertTable does nothing where the table is as wanted, else replaces it.
+func assertTable(want []chain) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
@@ -114,10 +113,7 @@ func replaceTable(want []chain) error {
 	if diff(c, natTable, want) == nil {
 		return nil
 	}
-	c.AddTable(natTable) // so that there is one to delete
-	c.DelTable(natTable)
-	write(c, natTable, want)
-	return c.Flush()
+	return replace(c, natTable, want)
 }
 
 // onHost are the resolvers that are addresses of this host: dnsmasq or unbound

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/google/nftables"
 )
 
 // resolvedConf lists the servers behind systemd-resolved's stub.
@@ -46,13 +45,7 @@ func (n *Network) SetResolvers(ctx context.Context, servers []netip.Addr) error 
 		return err
 	}
 	n.Config = changed
-	c, err := nftables.New(nftables.WithNetNSFd(int(n.egress.Fd())))
-	if err != nil {
-		return err
-	}
-	c.DelTable(filterTable)
-	write(c, filterTable, n.filter())
-	if err := c.Flush(); err != nil {
+	if err := n.installFilter(); err != nil {
 		return fmt.Errorf("filter in the egress namespace: %w", err)
 	}
 	if !n.record.Own {

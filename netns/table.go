@@ -34,6 +34,14 @@ func write(c *nftables.Conn, table *nftables.Table, chains []chain) {
 	}
 }
 
+// replace puts a table in force, with what stood there gone, in one transaction.
+func replace(c *nftables.Conn, table *nftables.Table, chains []chain) error {
+	c.AddTable(table) // so that there is one to delete
+	c.DelTable(table)
+	write(c, table, chains)
+	return c.Flush()
+}
+
 // diff reads a table back and names every chain that is not as written.
 func diff(c *nftables.Conn, table *nftables.Table, want []chain) error {
 	all, err := c.ListChainsOfTableFamily(table.Family)

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -79,15 +80,8 @@ func (b *Bottle) resolveCommand(img image.Image) error {
 			user = DefaultUser
 		}
 	}
-	dir := b.plan.Workdir
-	if dir == "" {
-		dir = img.Config.WorkingDir
-	}
-	if dir == "" {
-		dir = "/"
-	}
 	b.command = initproto.Spec{
-		Args: command, Env: b.environment(img.Config.Env), Dir: dir, User: user,
+		Args: command, Env: b.environment(img.Config.Env), Dir: cmp.Or(b.plan.Workdir, img.Config.WorkingDir, "/"), User: user,
 		TTY: b.plan.TTY, NotRoot: !b.root,
 	}
 	return nil
@@ -108,4 +102,5 @@ func (b *Bottle) files(what string) []initproto.File {
 	}
 	return []initproto.File{{Path: promptPath, Mode: 0o444, Owner: "0:0", Data: []byte(b.plan.prompt + "\n")}}
 }
+
 func (b *Bottle) listen() netip.AddrPort { return netip.AddrPortFrom(netns.ProxyAddr, proxy.Port) }

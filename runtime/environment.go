@@ -34,12 +34,9 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 		}
 	}
 	for _, e := range r.Env {
-		name, value, given := strings.Cut(e, "=")
-		if !given {
-			var err error
-			if value, err = forward(r, name); err != nil {
-				return err
-			}
+		name, value, err := Variable(e, r.Lookup)
+		if err != nil {
+			return err
 		}
 		if err := p.addEnv(name, value); err != nil {
 			return err
@@ -65,21 +62,34 @@ func manifestValue(r Request, name, value string) (string, error) {
 		return "", invalid("environment variable %s: prompted values and credentials cannot be used yet", name)
 	}
 	if from, ok := strings.CutPrefix(value, "${"); ok && strings.HasSuffix(from, "}") {
-		return forward(r, strings.TrimSuffix(from, "}"))
+		return forward(strings.TrimSuffix(from, "}"), r.Lookup)
 	}
 	return value, nil
 }
 
+// Variable reads NAME=VALUE, or NAME to forward it by lookup. Its errors are of
+// class errdefs.ErrInvalidArgument and hold no value.
+func Variable(e string, lookup func(name string) (string, bool)) (name, value string, err error) {
+	name, value, given := strings.Cut(e, "=")
+	switch {
+	case !variableName.MatchString(name):
+		err = invalid("environment variable name %q", name)
+	case !given:
+		value, err = forward(name, lookup)
+	}
+	return name, value, err
+}
+
 // forward takes a variable from the caller. sudo drops nearly all of them, so
 // the message says how to keep this one.
-func forward(r Request, name string) (string, error) {
+func forward(name string, lookup func(string) (string, bool)) (string, error) {
 	if !variableName.MatchString(name) {
 		return "", invalid("environment variable name %q", name)
 	}
-	if value, ok := r.Lookup(name); ok {
+	if value, ok := lookup(name); ok {
 		return value, nil
 	}
-	if _, sudo := r.Lookup("SUDO_UID"); sudo {
+	if _, sudo := lookup("SUDO_UID"); sudo {
 		return "", invalid("environment variable %s is not set: sudo drops it unless called as `sudo --preserve-env=%s carboy ...`", name, name)
 	}
 	return "", invalid("environment variable %s is not set and cannot be forwarded", name)

@@ -54,17 +54,18 @@ func (h *Host) GC(ctx context.Context, dry bool) ([]Swept, error) {
 			return nil // it lives after all
 		})
 	}
+	leased := instances(records)
 	if len(unknown) == 0 { // else what looks like nobody's may be of another version's bottle
-		orphans, err := h.orphans(ctx, records)
+		orphans, err := h.orphans(ctx, leased)
 		errs = append(errs, err)
 		for _, id := range orphans {
 			add(Swept{Kind: "container", Instance: id}, func() error { return h.removeCell(ctx, id) })
 		}
-		for _, instance := range h.freeLocks(records) {
+		for _, instance := range h.freeLocks(leased) {
 			add(Swept{Kind: "lock", Instance: instance}, func() error { return h.dropLock(instance) })
 		}
 	}
-	for _, instance := range h.oldLogs(records) {
+	for _, instance := range h.oldLogs(leased) {
 		add(Swept{Kind: "log", Instance: instance}, func() error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
 	}
 	if !dry {
@@ -74,8 +75,7 @@ func (h *Host) GC(ctx context.Context, dry bool) ([]Swept, error) {
 }
 
 // orphans are containers of ours whose lease is gone.
-func (h *Host) orphans(ctx context.Context, records []Record) ([]string, error) {
-	leased := instances(records)
+func (h *Host) orphans(ctx context.Context, leased map[string]bool) ([]string, error) {
 	containers, err := h.Client.ContainerService().List(ctx, `labels."`+labelInstance+`"`)
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
@@ -85,7 +85,7 @@ func (h *Host) orphans(ctx context.Context, records []Record) ([]string, error) 
 		instance := c.Labels[labelInstance]
 		// A bottle that was claimed after our listing holds its lock. One of
 		// another state directory has its lock there, and its own carboy to sweep it.
-		if c.Labels[labelStateDir] == h.StateDir && !leased[instance] && !held(filepath.Join(h.StateDir, "lock", instance)) {
+		if c.Labels[labelStateDir] == h.StateDir && !leased[instance] && !held(filepath.Join(locksDir(h.StateDir), instance)) {
 			ids = append(ids, c.ID)
 		}
 	}
@@ -94,15 +94,14 @@ func (h *Host) orphans(ctx context.Context, records []Record) ([]string, error) 
 
 // freeLocks are lock files that a process left which died before it made a
 // lease, or after it deleted it.
-func (h *Host) freeLocks(records []Record) []string {
-	entries, err := os.ReadDir(filepath.Join(h.StateDir, "lock"))
+func (h *Host) freeLocks(leased map[string]bool) []string {
+	entries, err := os.ReadDir(locksDir(h.StateDir))
 	if err != nil {
 		return nil // none was ever made
 	}
-	leased := instances(records)
 	var free []string
 	for _, e := range entries {
-		path := filepath.Join(h.StateDir, "lock", e.Name())
+		path := filepath.Join(locksDir(h.StateDir), e.Name())
 		if !leased[e.Name()] && !held(path) && h.ownLock(path) {
 			free = append(free, e.Name())
 		}
@@ -130,16 +129,15 @@ const logTime = 7 * 24 * time.Hour
 
 // oldLogs are of bottles that ended long ago. What is not named like an
 // instance is not ours.
-func (h *Host) oldLogs(records []Record) []string {
+func (h *Host) oldLogs(leased map[string]bool) []string {
 	entries, err := os.ReadDir(h.LogDir)
 	if err != nil {
 		return nil // none was ever made
 	}
-	live := instances(records)
 	var old []string
 	for _, e := range entries {
 		st, err := os.Stat(filepath.Join(h.LogDir, e.Name(), proxyLogFile))
-		if err == nil && instanceName.MatchString(e.Name()) && !live[e.Name()] && time.Since(st.ModTime()) > logTime {
+		if err == nil && instanceName.MatchString(e.Name()) && !leased[e.Name()] && time.Since(st.ModTime()) > logTime {
 			old = append(old, e.Name())
 		}
 	}
@@ -147,7 +145,7 @@ func (h *Host) oldLogs(records []Record) []string {
 }
 
 func (h *Host) dropLock(instance string) error {
-	own, err := tryLock(filepath.Join(h.StateDir, "lock", instance))
+	own, err := tryLock(filepath.Join(locksDir(h.StateDir), instance))
 	if errdefs.IsUnavailable(err) {
 		return nil
 	}

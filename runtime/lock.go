@@ -55,10 +55,8 @@ func waitLock(ctx context.Context, path string, patience time.Duration) (*lock, 
 		if !errdefs.IsUnavailable(err) {
 			return l, err
 		}
-		select {
-		case <-ctx.Done():
+		if pause(ctx) != nil { // waiting for a lock has no deadline of its own
 			return nil, err
-		case <-time.After(2 * time.Millisecond): // waiting for a lock has no deadline of its own
 		}
 	}
 }

@@ -75,7 +75,10 @@ func (r Record) proxyID() string { return r.Instance + "-p" }
 // dir is the bottle's run directory.
 func (r Record) dir() string { return filepath.Join(r.StateDir, r.Instance) }
 
-func (r Record) lockPath() string { return filepath.Join(r.StateDir, "lock", r.Instance) }
+func (r Record) lockPath() string { return filepath.Join(locksDir(r.StateDir), r.Instance) }
+
+// locksDir holds a lock file for each instance.
+func locksDir(stateDir string) string { return filepath.Join(stateDir, "lock") }
 
 func (r Record) leaseID() string { return leasePrefix + r.Name }
 

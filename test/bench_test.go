@@ -22,7 +22,7 @@ func BenchmarkBringUp(b *testing.B) {
 		b.Skip(howto)
 	}
 	docker := startDocker(b)
-	r := &rig{World: shared.world, containerd: shared.machines[0], namespace: "bench", plugins: world.PluginDirDebian}
+	r := &rig{World: shared.world, containerd: shared.machines[0], namespace: "bench"}
 	r.importImage(b, shared.archive)
 	for _, runtime := range []string{"runc", "runsc"} {
 		b.Run(runtime, func(b *testing.B) {

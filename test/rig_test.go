@@ -30,7 +30,6 @@ type rig struct {
 	*world.World
 	containerd *world.Containerd
 	namespace  string
-	plugins    string
 	before     world.Host
 }
 
@@ -57,11 +56,8 @@ func needRoot(t *testing.T) {
 func newRig(t *testing.T, machine int) *rig {
 	t.Helper()
 	needRoot(t)
-	r := &rig{World: shared.world, containerd: shared.machines[machine], plugins: shared.plugins,
+	r := &rig{World: shared.world, containerd: shared.machines[machine],
 		namespace: fmt.Sprintf("test-%d", namespaceCount.Add(1))}
-	if machine == 0 {
-		r.plugins = world.PluginDirDebian
-	}
 	r.importImage(t, shared.archive)
 	// What the first use of a host leaves for good: the logs' directory, the
 	// runtime's probe.
@@ -102,7 +98,6 @@ func (r *rig) command(t testing.TB, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Env = append(c.Env, "CARBOY_CNI_BIN_DIR="+r.plugins)
 	return c
 }
 

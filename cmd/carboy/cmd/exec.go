@@ -38,9 +38,11 @@ carboy's connection.`,
 				spec.Env = []string{"TERM=" + termVariable()}
 			}
 			for _, e := range env {
-				if spec.Env, err = addVariable(spec.Env, e); err != nil {
+				name, value, err := runtime.Variable(e, os.LookupEnv)
+				if err != nil {
 					return err
 				}
+				spec.Env = append(spec.Env, name+"="+value)
 			}
 			return failedUnlessUsage(execIn(c.Context(), s, name, spec, term))
 		},
@@ -67,23 +69,6 @@ func execArgs(c *cobra.Command, args []string) (name string, command []string, e
 		return "", nil, fmt.Errorf("flags go before the bottle: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
 	default:
 		return args[0], args[1:], nil
-	}
-}
-
-func addVariable(env []string, e string) ([]string, error) {
-	name, value, given := strings.Cut(e, "=")
-	if !given {
-		value, given = os.LookupEnv(name)
-	}
-	switch {
-	case !variable.MatchString(name):
-		return nil, fmt.Errorf("environment variable name %q: %w", name, errdefs.ErrInvalidArgument)
-	case given:
-		return append(env, name+"="+value), nil
-	case os.Getenv("SUDO_UID") != "":
-		return nil, fmt.Errorf("environment variable %s is not set: sudo drops it unless called as `sudo --preserve-env=%s carboy ...`: %w", name, name, errdefs.ErrInvalidArgument)
-	default:
-		return nil, fmt.Errorf("environment variable %s is not set and cannot be forwarded: %w", name, errdefs.ErrInvalidArgument)
 	}
 }
 
