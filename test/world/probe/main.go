@@ -42,7 +42,8 @@ const usage = `usage: probe COMMAND
   tunnel -ca FILE PROXY HOST:PORT NAME
   connect-storm ADDR N   N connections, 64 at a time
   firstconnect ADDR      connect before anything else
-  ptrace1                reach PID 1: /proc/1, ptrace, signals
+  ptrace1                reach PID 1: /proc/1, ptrace
+  kill1                  send PID 1 every signal
   env | caps | limits | mounts | winsize
   spam N                 N bytes to stdout, the same each time
   cat                    stdin to stdout
@@ -61,7 +62,7 @@ func main() {
 	args := os.Args[2:]
 	commands := map[string]func([]string){
 		"tcp": each(tcp), "udp": each(udp), "icmp": each(ping), "dns": dns, "http": web, "tunnel": tunnel, "connect-storm": storm,
-		"ptrace1": none(reachInit), "env": none(env), "caps": none(caps), "limits": none(limits), "mounts": none(mounts),
+		"ptrace1": none(reachInit), "kill1": none(signalInit), "env": none(env), "caps": none(caps), "limits": none(limits), "mounts": none(mounts),
 		"winsize": none(winsize), "cat": none(cat), "spam": number(spam), "sleep": number(sleep), "exit": number(os.Exit), "sig": number(signalSelf),
 	}
 	f, ok := commands[os.Args[1]]

@@ -19,13 +19,25 @@ import (
 // machineNamespace is the first pid namespace of every kernel (PROC_PID_INIT_INO).
 const machineNamespace = "pid:[4026531836]"
 
-// reachInit tries what would give an agent PID 1 or its secrets. An attempt to
-// signal it that is reported as ok may still have been ignored: look whether
-// the bottle lives.
-func reachInit() {
+// inContainer ends the probe where PID 1 is the machine's.
+func inContainer() {
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns == machineNamespace {
-		fail("ptrace1: this is no container, and PID 1 is the machine's\n")
+		fail("this is no container, and PID 1 is the machine's\n")
 	}
+}
+
+// signalInit sends PID 1 every signal. One that is reported as ok may still have
+// been ignored: look whether the bottle lives.
+func signalInit() {
+	inContainer()
+	for n := syscall.Signal(1); n <= 64; n++ {
+		report("kill", fmt.Sprintf("1 signal %d", n), nil, syscall.Kill(1, n))
+	}
+}
+
+// reachInit tries what would give an agent PID 1 or its secrets.
+func reachInit() {
+	inContainer()
 	for _, file := range []string{"environ", "mem", "maps", "cmdline", "cwd/.", "root/."} {
 		readProc(file)
 	}
@@ -52,9 +64,6 @@ func reachInit() {
 		_, err = unix.PidfdGetfd(pidfd, 0, 0)
 	}
 	report("pidfd_getfd", "1", nil, err)
-	for n := syscall.Signal(1); n <= 64; n++ {
-		report("kill", fmt.Sprintf("1 signal %d", n), nil, syscall.Kill(1, n))
-	}
 }
 
 func readProc(file string) {
