@@ -20,8 +20,8 @@ help: ## show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 build: ## build carboy and its helpers into build/
-	$(GO) build -trimpath -ldflags '-s -w -X carboy/cmd/carboy/cmd.version=$(VERSION)' -o $(BIN) ./cmd/carboy
-	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress
+	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(BIN) ./cmd/carboy
+	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress
 	@[ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" build
 
 install: build ## install below PREFIX (DESTDIR for packages)

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime/initproto"
+	"carboy/runtime/version"
 )
 
 // shim runs both containers of a bottle, whatever their runtime.
@@ -112,6 +113,9 @@ func (c *cell) start(ctx context.Context) error {
 	var err error
 	if c.init, err = initproto.NewClient(c.io.Stdout, c.io.Stdin); err != nil {
 		return errors.Join(fmt.Errorf("talk to carboy-init: %w%s", err, c.stderr.quoted()), context.Cause(ctx))
+	}
+	if err := version.Check("carboy-init", c.init.Build(), version.Build); err != nil {
+		return err
 	}
 	// The shim holds a writing end of that FIFO too; only without it does
 	// carboy-init see our death as the end of its input. Not before our own

@@ -13,6 +13,7 @@ import (
 	"github.com/elazarl/goproxy"
 
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/version"
 )
 
 // handler is goproxy with our decisions, connections and answers plugged in.
@@ -45,7 +46,7 @@ func origin(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]string{ // the client may have gone
-		"status": "healthy", "engine": "allowlist", "version": buildVersion(),
+		"status": "healthy", "engine": "allowlist", "version": version.Build,
 	})
 }
 

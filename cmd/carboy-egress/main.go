@@ -15,9 +15,10 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
+
+	"carboy/runtime/version"
 
 	"github.com/spf13/pflag"
 )
@@ -29,13 +30,11 @@ const (
 	maxConnections = 4096
 )
 
-// version is set by the linker.
-var version string
-
 type options struct {
 	listen  string
 	config  string
 	idle    time.Duration
+	build   string
 	version bool
 }
 
@@ -54,6 +53,7 @@ func parseOptions(args []string) (o options, err error) {
 	f.StringVar(&o.listen, "listen", "", "address to listen on, as IP:PORT")
 	f.StringVar(&o.config, "config", "", "directory that holds "+policyFile)
 	f.DurationVar(&o.idle, "idle-timeout", 10*time.Minute, "how long a connection may carry nothing")
+	f.StringVar(&o.build, "build", version.Build, "build of the carboy that starts this")
 	f.BoolVar(&o.version, "version", false, "print the version")
 	if err := f.Parse(args); err != nil || o.version {
 		return o, err
@@ -70,7 +70,7 @@ func parseOptions(args []string) (o options, err error) {
 	if o.idle <= 0 {
 		return o, fmt.Errorf("--idle-timeout %s: give a time above zero", o.idle)
 	}
-	return o, nil
+	return o, version.Check("carboy-egress", version.Build, o.build)
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	if o.version {
-		_, err := fmt.Fprintln(stdout, buildVersion())
+		_, err := fmt.Fprintln(stdout, version.Build)
 		return err
 	}
 	// Before the policy is read, so that no change of it is missed.
@@ -117,14 +117,4 @@ func (e *engine) serve(ctx context.Context, l net.Listener, w *watcher) error {
 	case <-ctx.Done():
 	}
 	return errors.Join(err, server.Close())
-}
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "devel"
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"carboy/runtime/version"
 )
 
 func TestRunRefuses(t *testing.T) {
@@ -53,8 +55,12 @@ func TestRunRefuses(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	var out bytes.Buffer
-	if err := run(t.Context(), []string{"--version"}, &out); err != nil || strings.TrimSpace(out.String()) != buildVersion() {
+	if err := run(t.Context(), []string{"--version"}, &out); err != nil || strings.TrimSpace(out.String()) != version.Build {
 		t.Errorf("%q, %v", out.String(), err)
+	}
+	err := run(t.Context(), []string{"--listen", "127.0.0.1:0", "--config", t.TempDir(), "--build", "another"}, &out)
+	if err == nil || !strings.Contains(err.Error(), `and carboy of "another"`) {
+		t.Errorf("started by another build: %v", err)
 	}
 }
 

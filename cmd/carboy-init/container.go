@@ -100,13 +100,20 @@ func (c *container) start(f initproto.Frame) error {
 	if !c.sealed || c.held {
 		return c.refuse(f.ID, &startError{125, errors.New("not ready to run commands")})
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock() // held over the fork: reap must find the process by its pid
-	p, err := startProcess(c.w, f.ID, spec)
-	if err != nil {
+	if err := c.fork(f.ID, spec); err != nil {
 		return c.refuse(f.ID, err)
 	}
-	c.byID[f.ID], c.byPid[p.pid] = p, p
+	return nil
+}
+
+func (c *container) fork(id uint32, spec initproto.Spec) error {
+	c.mu.Lock()
+	defer c.mu.Unlock() // held over the fork: reap must find the process by its pid
+	p, err := startProcess(c.w, id, spec)
+	if err != nil {
+		return err
+	}
+	c.byID[id], c.byPid[p.pid] = p, p
 	return nil
 }
 

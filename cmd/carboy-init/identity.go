@@ -62,7 +62,7 @@ func asUser(who identity, f func() error) (err error) {
 	if back := take(identity{}); back != nil {
 		panic(fmt.Sprintf("become root again: %v", back)) // nothing may run on this thread
 	}
-	return err
+	return errors.Join(err, hide())
 }
 
 // take sets the effective ids and the groups of the calling thread. Root comes

@@ -33,16 +33,14 @@ func main() {
 }
 
 func run() error {
-	// Before anything is read: the agent may share our uid, and must not open
-	// our pipes through /proc, read our memory or trace us.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("set not dumpable: %w", err)
+	if err := hide(); err != nil { // before anything is read
+		return err
 	}
 	children := shieldSignals()
 	warmThreads()
 	w := initproto.NewWriter(os.Stdout)
 	in := bufio.NewReaderSize(os.Stdin, 2*initproto.Chunk)
-	if err := initproto.Handshake(in, w); err != nil {
+	if _, err := initproto.Handshake(in, w); err != nil {
 		return err
 	}
 	c := newContainer(w)
@@ -55,6 +53,17 @@ func run() error {
 		return nil
 	}
 	return err
+}
+
+// hide keeps the agent, which may share our uid, from opening our pipes through
+// /proc, reading our memory and tracing us. Every change of ids undoes it where
+// fs.suid_dumpable is not zero, a child's between fork and exec too, which has
+// our memory then.
+func hide() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("set not dumpable: %w", err)
+	}
+	return nil
 }
 
 // shieldSignals catches every signal that can be caught and drops all but the

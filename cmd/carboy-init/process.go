@@ -82,6 +82,9 @@ func fork(name string, spec initproto.Spec, env []string, who identity, std *str
 		},
 	}
 	pid, err := syscall.ForkExec(name, spec.Args, attr)
+	if hideErr := hide(); hideErr != nil {
+		panic(hideErr)
+	}
 	if err == nil {
 		return pid, nil
 	}

@@ -3,7 +3,6 @@ package initproto
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -14,6 +13,7 @@ import (
 // from any goroutine.
 type Client struct {
 	w    *Writer
+	peer Hello
 	done chan struct{}
 
 	mu    sync.Mutex
@@ -35,12 +35,16 @@ type Sink interface {
 func NewClient(r io.Reader, w io.Writer) (*Client, error) {
 	c := &Client{w: NewWriter(w), done: make(chan struct{}), sinks: map[uint32]Sink{}}
 	buffered := bufio.NewReaderSize(r, 2*Chunk)
-	if err := Handshake(buffered, c.w); err != nil {
+	var err error
+	if c.peer, err = Handshake(buffered, c.w); err != nil {
 		return nil, err
 	}
 	go c.read(buffered)
 	return c, nil
 }
+
+// Build is that of the other side, as it says.
+func (c *Client) Build() string { return c.peer.Build }
 
 // Done is closed when the connection has ended; Err then says why.
 func (c *Client) Done() <-chan struct{} { return c.done }
@@ -122,7 +126,7 @@ func (r reply) Take(f Frame) error {
 		return err
 	}
 	if done.Error != "" {
-		r <- errors.New(done.Error)
+		r <- fmt.Errorf("%q", done.Error) // the image's text may be in it
 		return nil
 	}
 	r <- nil

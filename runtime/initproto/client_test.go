@@ -106,7 +106,7 @@ func TestRequests(t *testing.T) {
 		t.Error(err)
 	}
 	go answer(KindFile, "read-only")
-	if err := c.Put(t.Context(), File{Path: "/a"}); err == nil || err.Error() != "write /a in the container: read-only" {
+	if err := c.Put(t.Context(), File{Path: "/a"}); err == nil || err.Error() != `write /a in the container: "read-only"` {
 		t.Error(err)
 	}
 	go answer(KindSeal, "no")

@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+
+	"carboy/runtime/version"
 )
 
 // Version is the protocol's version, exchanged in the first frame.
@@ -65,7 +67,8 @@ type Frame struct {
 
 // Hello opens each direction of a connection.
 type Hello struct {
-	Version int `json:"version"`
+	Version int    `json:"version"`
+	Build   string `json:"build"`
 }
 
 // File is written before the seal, inside the container, below its root.
@@ -232,25 +235,26 @@ func (f Frame) Decode(v any) error {
 	return nil
 }
 
-// Handshake sends our version and requires the other side's to be the same.
-func Handshake(r io.Reader, w *Writer) error {
-	if err := w.WriteJSON(KindHello, 0, Hello{Version: Version}); err != nil {
-		return fmt.Errorf("send version: %w", err)
+// Handshake sends our version, requires the other side's to be the same and
+// returns what it said.
+func Handshake(r io.Reader, w *Writer) (Hello, error) {
+	if err := w.WriteJSON(KindHello, 0, Hello{Version: Version, Build: version.Build}); err != nil {
+		return Hello{}, fmt.Errorf("send version: %w", err)
 	}
 	f, err := ReadFrame(r)
 	if err != nil {
-		return fmt.Errorf("read version: %w", err)
+		return Hello{}, fmt.Errorf("read version: %w", err)
 	}
 	var hello Hello
 	if f.Kind != KindHello {
-		return fmt.Errorf("first frame is of kind %d: %w", f.Kind, ErrProtocol)
+		return hello, fmt.Errorf("first frame is of kind %d: %w", f.Kind, ErrProtocol)
 	}
 	if err := f.Decode(&hello); err != nil {
-		return err
+		return hello, err
 	}
 	if hello.Version != Version {
-		return fmt.Errorf("the other side speaks version %d, this one %d: use one version of carboy and its helpers: %w",
+		return hello, fmt.Errorf("the other side speaks version %d, this one %d: use one version of carboy and its helpers: %w",
 			hello.Version, Version, ErrProtocol)
 	}
-	return nil
+	return hello, nil
 }

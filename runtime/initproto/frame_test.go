@@ -107,7 +107,7 @@ func TestHandshake(t *testing.T) {
 		"nothing":       {"", "read version: EOF", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := Handshake(strings.NewReader(tt.in), NewWriter(io.Discard))
+			_, err := Handshake(strings.NewReader(tt.in), NewWriter(io.Discard))
 			if (err == nil) != (tt.want == "") || errors.Is(err, ErrProtocol) != tt.protocol {
 				t.Fatal(err)
 			}

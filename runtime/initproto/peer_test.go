@@ -22,7 +22,10 @@ func newPeer(t *testing.T) (*peer, *Client) {
 	ours, theirs := socketPair(t)
 	p := &peer{t: t, conn: theirs, r: bufio.NewReader(theirs), w: NewWriter(theirs)}
 	shaken := make(chan error, 1)
-	go func() { shaken <- Handshake(p.r, p.w) }()
+	go func() {
+		_, err := Handshake(p.r, p.w)
+		shaken <- err
+	}()
 	c, err := NewClient(ours, ours)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -18,7 +20,7 @@ func (c *Client) Relay(peer io.ReadWriteCloser, complete func(Spec) Spec) error 
 	r := &relay{c: c, peer: peer, complete: complete, out: make(chan Frame, queueLength), gone: make(chan struct{}), far: map[uint32]uint32{}}
 	w := NewWriter(peer)
 	in := bufio.NewReaderSize(peer, 2*Chunk)
-	if err := Handshake(in, w); err != nil {
+	if _, err := Handshake(in, w); err != nil {
 		return err
 	}
 	var sent sync.WaitGroup
@@ -117,24 +119,33 @@ func (r *relay) start(f Frame) error {
 	if err := f.Decode(&spec); err != nil {
 		return err
 	}
-	near := f.ID
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, taken := r.far[near]; taken {
-		return fmt.Errorf("process %d started twice: %w", near, ErrProtocol)
-	}
-	id, err := r.c.Route(func(uint32) Sink { return &back{relay: r, near: near} })
+	id, err := r.route(f.ID)
 	if err != nil {
 		return err
 	}
-	r.far[near] = id
 	return r.c.w.WriteJSON(KindStart, id, r.complete(spec))
+}
+
+// route takes an id of carboy-init's for the peer's. Nothing is sent under the
+// lock: what comes back needs it.
+func (r *relay) route(near uint32) (uint32, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, taken := r.far[near]; taken {
+		return 0, fmt.Errorf("process %d started twice: %w", near, ErrProtocol)
+	}
+	id, err := r.c.Route(func(uint32) Sink { return &back{relay: r, near: near} })
+	if err == nil {
+		r.far[near] = id
+	}
+	return id, err
 }
 
 func (r *relay) hangUp() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, id := range r.far {
+	left := slices.Collect(maps.Values(r.far))
+	r.mu.Unlock()
+	for _, id := range left {
 		_ = r.c.Send(Frame{Kind: KindSignal, ID: id, Payload: []byte{byte(syscall.SIGHUP)}})
 		_ = r.c.Send(Frame{Kind: KindStdin, ID: id})
 	}

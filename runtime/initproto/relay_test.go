@@ -21,7 +21,7 @@ func guest(t *testing.T, c *Client, complete func(Spec) Spec) (g *peer, ended ch
 		ended <- c.Relay(far, complete)
 	}()
 	g = &peer{t: t, conn: near, r: bufio.NewReader(near), w: NewWriter(near)}
-	if err := Handshake(g.r, g.w); err != nil {
+	if _, err := Handshake(g.r, g.w); err != nil {
 		t.Fatal(err)
 	}
 	return g, ended
@@ -93,7 +93,7 @@ func TestRelayRefusesWhatIsNotAGuests(t *testing.T) {
 		"a hold":               func(g *peer) { g.sendJSON(KindHold, 1, struct{}{}) },
 		"an exit":              func(g *peer) { g.sendJSON(KindExited, 1, Exit{}) },
 		"output":               func(g *peer) { g.send(KindStdout, 1, []byte("x")) },
-		"a second greeting":    func(g *peer) { g.sendJSON(KindHello, 0, Hello{Version}) },
+		"a second greeting":    func(g *peer) { g.sendJSON(KindHello, 0, Hello{Version: Version}) },
 		"a command not JSON":   func(g *peer) { g.send(KindStart, 1, []byte("[")) },
 		"one id for two":       func(g *peer) { g.sendJSON(KindStart, 1, Spec{}); g.sendJSON(KindStart, 1, Spec{}) },
 		"a frame without end":  func(g *peer) { _, _ = g.conn.Write([]byte{255, 255, 255, 255, byte(KindStdin), 0, 0, 0, 1}) },

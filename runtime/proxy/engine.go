@@ -13,6 +13,7 @@ import (
 
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/version"
 )
 
 // Names of the engines.
@@ -64,7 +65,7 @@ func allowlist() Engine {
 		Name: Allowlist,
 		Path: "/carboy-egress",
 		args: func(listen netip.AddrPort) []string {
-			return []string{"--listen", listen.String(), "--config", bottlespec.ConfigDir}
+			return []string{"--listen", listen.String(), "--config", bottlespec.ConfigDir, "--build", version.Build}
 		},
 		files: func(p policy.Policy, _ netip.AddrPort) (map[string][]byte, error) {
 			b, err := json.MarshalIndent(p, "", "  ")

@@ -2,11 +2,9 @@ package cmd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"text/tabwriter"
 
 	"github.com/containerd/errdefs"
@@ -15,7 +13,6 @@ import (
 
 	"carboy/image"
 	"carboy/runtime"
-	"carboy/runtime/initproto"
 	"carboy/runtime/invoker"
 )
 
@@ -119,27 +116,6 @@ func newPull(s *settings) *cobra.Command {
 				_, err = fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", img.Ref, img.Digest)
 				return err
 			})
-		},
-	}
-}
-
-// version is set by the Makefile from git.
-var version = "devel"
-
-func newVersion() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  noArgs,
-
-		PersistentPreRunE: noSettings,
-		RunE: func(c *cobra.Command, _ []string) error {
-			info, ok := debug.ReadBuildInfo()
-			if !ok {
-				return errors.New("built without module information")
-			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "carboy %s %s (protocol %d)\n", version, info.GoVersion, initproto.Version)
-			return err
 		},
 	}
 }

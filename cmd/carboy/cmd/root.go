@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"carboy/runtime/manifest"
+	"carboy/runtime/version"
 )
 
 // Exit codes, as docker's where it has them.
@@ -102,7 +103,7 @@ func newRoot() *cobra.Command {
 	settings := &settings{}
 	root := &cobra.Command{
 		Use:     "carboy",
-		Version: version,
+		Version: version.Build,
 		Short:   "Run AI coding agents in sealed bottles on containerd",
 		Long: `carboy runs an untrusted agent in a container that can reach nothing but a
 proxy, and the proxy lets through only what you allow. It needs containerd,
