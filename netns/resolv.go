@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -45,7 +46,7 @@ func (n *Network) SetResolvers(ctx context.Context, servers []netip.Addr) error 
 		return err
 	}
 	n.Config = changed
-	if err := n.installFilter(); err != nil {
+	if err := errors.Join(n.installFilter(), n.verifyFilter()); err != nil {
 		return fmt.Errorf("filter in the egress namespace: %w", err)
 	}
 	if !n.record.Own {

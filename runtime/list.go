@@ -121,7 +121,9 @@ type Inspected struct {
 	RunDir     string   `json:"runDir"`
 	ProxyLog   string   `json:"proxyLog"`
 	Containers []string `json:"containers"`
-	PIDs       []uint32 `json:"pids"` // of the agent's and the proxy's first process; 0 is none
+	PIDs       []uint32 `json:"pids"`     // of the agent's and the proxy's first process; 0 is none
+	AppArmor   string   `json:"apparmor"` // profile of the agent's container; empty where the host has none
+	SELinux    string   `json:"selinux"`  // label, likewise
 }
 
 // Inspect adds what containerd knows.
@@ -130,6 +132,11 @@ func (h *Host) Inspect(ctx context.Context, r Record) Inspected {
 		Containers: []string{r.agentID(), r.proxyID()}}
 	for _, id := range i.Containers {
 		i.PIDs = append(i.PIDs, h.pid(ctx, id))
+	}
+	if agent, err := h.Client.LoadContainer(ctx, r.agentID()); err == nil {
+		if spec, err := agent.Spec(ctx); err == nil {
+			i.AppArmor, i.SELinux = spec.Process.ApparmorProfile, spec.Process.SelinuxLabel
+		}
 	}
 	return i
 }

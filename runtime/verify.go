@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"carboy/runtime/bottlespec"
 )
 
 // verify reads back what the seal rests on beside the network, which wire has
@@ -23,7 +25,7 @@ func (b *Bottle) verify(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read specification: %w", err)
 	}
-	return errors.Join(checkSpec(spec, b.network.IsolatedPath()), b.checkNamespace(), b.checkLimits())
+	return errors.Join(checkSpec(spec, b.network.IsolatedPath()), b.checkNamespace(), b.checkLSM(spec), b.checkLimits())
 }
 
 // checkNamespace compares the network namespace that the container runs in
@@ -44,6 +46,14 @@ func (b *Bottle) checkNamespace() error {
 	return nil
 }
 
+// checkLSM: a sandbox of gVisor is not confined by the host's modules.
+func (b *Bottle) checkLSM(s *specs.Spec) error {
+	if b.options.Runsc != "" {
+		return nil
+	}
+	return bottlespec.CheckLSM(b.agent.task.Pid(), s.Process)
+}
+
 func checkSpec(s *specs.Spec, netNS string) error {
 	var errs []error
 	require := func(ok bool, what string) {
@@ -53,6 +63,9 @@ func checkSpec(s *specs.Spec, netNS string) error {
 	}
 	require(s.Process.NoNewPrivileges, "no_new_privs is off")
 	require(s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction == specs.ActErrno, "no seccomp profile that refuses by default")
+	for _, module := range bottlespec.NeedsLSM(s.Process) {
+		require(false, "not confined by "+module+", which this host has on")
+	}
 	require(len(s.Process.Env) == 0, "the container has an environment of its own")
 	require(s.Linux.Resources != nil && s.Linux.Resources.Memory != nil && s.Linux.Resources.Pids != nil, "no memory or pids limit")
 	for _, c := range []string{"CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_MODULE", "CAP_MKNOD"} {

@@ -3,6 +3,7 @@ package bottlespec
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
@@ -44,4 +45,40 @@ func withLSM() oci.SpecOpts {
 		s.Process.SelinuxLabel, s.Linux.MountLabel = process, mount
 		return nil
 	}
+}
+
+// CheckLSM proves that a process is confined as its specification says. It is
+// not for one in a sandbox of gVisor, which applies neither module.
+func CheckLSM(pid uint32, p *specs.Process) error {
+	for what, want := range map[string]string{"AppArmor profile": p.ApparmorProfile, "SELinux label": p.SelinuxLabel} {
+		if want == "" {
+			continue
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", pid))
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if have := inForce(text); have != want {
+			return fmt.Errorf("%s is %q, not %q", what, have, want)
+		}
+	}
+	return nil
+}
+
+// inForce reads what the kernel shows: AppArmor adds a mode, which has to be
+// enforce, and SELinux ends with a NUL byte.
+func inForce(text []byte) string {
+	return strings.TrimSuffix(strings.Trim(string(text), "\n\x00"), " (enforce)")
+}
+
+// NeedsLSM says which modules the host has on and a specification does not use.
+func NeedsLSM(p *specs.Process) []string {
+	var missing []string
+	if hostapparmor.HostSupports() && p.ApparmorProfile == "" {
+		missing = append(missing, "AppArmor")
+	}
+	if selinux.GetEnabled() && p.SelinuxLabel == "" {
+		missing = append(missing, "SELinux")
+	}
+	return missing
 }

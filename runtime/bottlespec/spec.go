@@ -113,14 +113,19 @@ func (l Limits) opts() oci.SpecOpts {
 		opts = append(opts, oci.WithMemoryLimit(uint64(l.Memory)), oci.WithMemorySwap(l.Memory))
 	}
 	if l.CPUs > 0 {
-		const period = 100_000 // µs, the kernel's default
-		opts = append(opts, oci.WithCPUCFS(int64(l.CPUs*period), period))
+		opts = append(opts, oci.WithCPUCFS(Quota(l.CPUs), Period))
 	}
 	if l.Pids > 0 {
 		opts = append(opts, oci.WithPidsLimit(l.Pids))
 	}
 	return oci.Compose(opts...)
 }
+
+// Period is that of the CPU limit in µs, the kernel's default.
+const Period = 100_000
+
+// Quota is what a number of CPUs may use in a Period, in µs.
+func Quota(cpus float64) int64 { return int64(cpus * Period) }
 
 func readOnly(source, target string) specs.Mount {
 	return specs.Mount{Destination: filepath.Clean(target), Type: "bind", Source: source,
