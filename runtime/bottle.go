@@ -231,7 +231,6 @@ func Stop(p *initproto.Process) error {
 // Down takes everything down, whatever ctx says. What could not be removed
 // keeps its lease, and gc tries again.
 func (b *Bottle) Down(ctx context.Context) error {
-	_ = os.WriteFile(filepath.Join(b.dir(), endingFile), nil, 0o600) // only for ls
 	if b.control != nil {
 		_ = b.control.Close()
 	}

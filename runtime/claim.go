@@ -65,19 +65,45 @@ func (h *Host) networkConfig(r Record, p *Plan, resolvers []netip.Addr) netns.Co
 // claimName tries the plan's names in turn. A name whose bottle is dead is
 // freed on the way.
 func (h *Host) claimName(ctx context.Context, p *Plan, r Record) (_ Record, err error) {
+	var notFreed error
 	for _, r.Name = range p.names() {
 		err := h.claimOne(ctx, &r)
-		if errdefs.IsAlreadyExists(err) && h.reapDead(ctx, r.Name) {
-			err = h.claimOne(ctx, &r)
+		if errdefs.IsAlreadyExists(err) {
+			if notFreed = h.free(ctx, r.Name); notFreed == nil {
+				err = h.claimOne(ctx, &r)
+			}
 		}
 		if !errdefs.IsAlreadyExists(err) {
 			return r, err
 		}
 	}
-	if p.Pinned {
-		return r, fmt.Errorf("a bottle named %s is there already: choose another --name, or remove it with `carboy rm -f %s`: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
+	if !p.Pinned {
+		return r, fmt.Errorf("all names from %s to %s-99 are taken: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
 	}
-	return r, fmt.Errorf("all names from %s to %s-99 are taken: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
+	taken := fmt.Errorf("a bottle named %s is there already: choose another --name, or remove it with `carboy rm -f %s`: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
+	if notFreed != nil && !errors.Is(notFreed, errHeld) && !errdefs.IsFailedPrecondition(notFreed) {
+		return r, errors.Join(taken, notFreed) // it is dead, and could not be removed
+	}
+	return r, taken
+}
+
+// free removes the bottle of that name where it has no supervisor any more.
+// Where a gc is at it already, it waits for that.
+func (h *Host) free(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, downTime)
+	defer cancel()
+	r, err := h.Find(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil // it has just gone
+	}
+	if err != nil {
+		return err
+	}
+	own, err := h.awaitDead(ctx, r)
+	if err != nil {
+		return err
+	}
+	return h.reapDead(ctx, r, own)
 }
 
 // claimOne takes a proxy user and the name. Claims of one host take turns, so
@@ -104,29 +130,6 @@ func (h *Host) createLease(ctx context.Context, r Record) error {
 		return fmt.Errorf("create lease %s: %w", r.leaseID(), err)
 	}
 	return nil
-}
-
-// reapDead frees a name whose bottle has no supervisor any more. Where a gc is
-// at it already, it waits for that.
-func (h *Host) reapDead(ctx context.Context, name string) bool {
-	ctx, cancel := context.WithTimeout(ctx, downTime)
-	defer cancel()
-	for {
-		r, err := h.Find(ctx, name)
-		if err != nil {
-			return errdefs.IsNotFound(err) // it has just gone
-		}
-		err = h.reapIfDead(ctx, r)
-		if !errdefs.IsUnavailable(err) {
-			return err == nil
-		}
-		if alive, err := r.Owner.alive(); alive || err != nil {
-			return false
-		}
-		if pause(ctx) != nil {
-			return false
-		}
-	}
 }
 
 func (h *Host) freeProxyUser(ctx context.Context) (int, error) {

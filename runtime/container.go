@@ -50,7 +50,7 @@ func (b *Bottle) proxySpec() cellSpec {
 // engineBinds shows an engine of the host, and the authorities it trusts, in
 // an empty root.
 func (b *Bottle) engineBinds() []bottlespec.Bind {
-	source := filepath.Join(b.host.Libexec, "carboy-egress")
+	source := b.host.egressPath()
 	if b.options.Binary != "" {
 		source = b.options.Binary
 	}

@@ -35,7 +35,11 @@ func (h *Host) GC(ctx context.Context, dry bool) ([]Swept, error) {
 	add := func(s Swept, f func() error) {
 		start := time.Now()
 		if !dry {
-			if err := f(); err != nil {
+			err := f()
+			if errors.Is(err, errHeld) {
+				return // it lives after all, or another gc is at it
+			}
+			if err != nil {
 				s.Error = err.Error()
 				errs = append(errs, err)
 			}
@@ -48,10 +52,11 @@ func (h *Host) GC(ctx context.Context, dry bool) ([]Swept, error) {
 			continue
 		}
 		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func() error {
-			if err := h.reapIfDead(ctx, r); !errdefs.IsUnavailable(err) {
+			own, err := h.takeDead(ctx, r)
+			if err != nil {
 				return err
 			}
-			return nil // it lives after all
+			return h.reapDead(ctx, r, own)
 		})
 	}
 	leased := instances(records)
@@ -146,9 +151,6 @@ func (h *Host) oldLogs(leased map[string]bool) []string {
 
 func (h *Host) dropLock(instance string) error {
 	own, err := tryLock(filepath.Join(locksDir(h.StateDir), instance))
-	if errdefs.IsUnavailable(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -162,15 +164,15 @@ func (h *Host) Remove(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	own, err := h.takeDead(ctx, r)
-	if errdefs.IsUnavailable(err) {
+	own, err := h.awaitDead(ctx, r)
+	if errors.Is(err, errHeld) {
 		if !force {
 			return fmt.Errorf("bottle %s is %s: end it with `carboy rm -f %s`: %w", name, h.state(r), name, errdefs.ErrFailedPrecondition)
 		}
 		if err := r.Owner.end(ctx); err != nil {
 			return fmt.Errorf("end the supervisor of %s: %w", name, err)
 		}
-		own, err = h.takeDead(ctx, r)
+		own, err = h.awaitDead(ctx, r)
 	}
 	if err != nil || own == nil {
 		return err

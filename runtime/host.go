@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -49,7 +48,7 @@ func Open(c Config) (*Host, error) {
 	if !filepath.IsAbs(c.Address) {
 		return nil, fmt.Errorf("containerd address %q: give an absolute path: %w", c.Address, errdefs.ErrInvalidArgument)
 	}
-	if err := checkSocket(c.Address); err != nil {
+	if err := errors.Join(c.checkDirectories(), checkSocket(c.Address)); err != nil {
 		return nil, err
 	}
 	client, err := containerd.New(c.Address, containerd.WithTimeout(5*time.Second))
@@ -91,30 +90,7 @@ func (h *Host) CheckReady() error {
 	if len(Record{StateDir: h.StateDir, Instance: newInstance()}.controlPath()) > longestSocket {
 		return fmt.Errorf("state directory %s: its name is too long for a socket below it: %w", h.StateDir, errdefs.ErrInvalidArgument)
 	}
-	return errors.Join(h.checkStateDir(), h.checkMounts(), h.checkHelpers())
-}
-
-// checkStateDir: what lies there must be gone after a reboot, as the
-// namespaces are.
-func (h *Host) checkStateDir() error {
-	if err := os.MkdirAll(h.StateDir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
-	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(h.StateDir, &st); err != nil {
-		return fmt.Errorf("state directory %s: %w", h.StateDir, err)
-	}
-	if st.Type != unix.TMPFS_MAGIC {
-		return fmt.Errorf("state directory %s is not on a tmpfs: use one below /run: %w", h.StateDir, errdefs.ErrFailedPrecondition)
-	}
-	dir, err := os.Lstat(h.StateDir)
-	if err != nil {
-		return err
-	}
-	if !dir.IsDir() || dir.Sys().(*syscall.Stat_t).Uid != 0 || dir.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("state directory %s is not a directory for root alone: use one of its own, with mode 0700: %w", h.StateDir, errdefs.ErrFailedPrecondition)
-	}
-	return nil
+	return errors.Join(h.makeStateDir(), h.checkMounts(), h.checkHelpers())
 }
 
 // checkMounts: files that we show to containers are looked up by containerd's
@@ -169,9 +145,13 @@ func peerCred(conn *net.UnixConn) (*unix.Ucred, error) {
 
 func (h *Host) initPath() string { return filepath.Join(h.Libexec, "carboy-init") }
 
+func (h *Host) egressPath() string { return filepath.Join(h.Libexec, "carboy-egress") }
+
 func (h *Host) checkHelpers() error {
-	if _, err := os.Stat(h.initPath()); err != nil {
-		return fmt.Errorf("carboy's helpers are not in %s: install carboy with its libexec directory (make install): %w", h.Libexec, err)
+	for _, path := range []string{h.initPath(), h.egressPath()} {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("carboy's helpers are not in %s: install carboy with its libexec directory (make install): %w", h.Libexec, err)
+		}
 	}
 	return nil
 }

@@ -21,8 +21,12 @@ type lock struct{ f *os.File }
 // exclusive is the whole file, for one holder.
 func exclusive() *unix.Flock_t { return &unix.Flock_t{Type: unix.F_WRLCK} }
 
-// tryLock takes the lock at path and fails with errdefs.ErrUnavailable where
-// another process holds it.
+// errHeld is a lock that another process has. It is told from a containerd that
+// is not there, which is of the same class.
+var errHeld = fmt.Errorf("another process is at it: %w", errdefs.ErrUnavailable)
+
+// tryLock takes the lock at path and fails with errHeld where another process
+// has it.
 func tryLock(path string) (*lock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
@@ -35,7 +39,7 @@ func tryLock(path string) (*lock, error) {
 		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, exclusive()); err != nil {
 			_ = f.Close()
 			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-				return nil, fmt.Errorf("lock %s is held: %w", path, errdefs.ErrUnavailable)
+				return nil, fmt.Errorf("lock %s: %w", path, errHeld)
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
@@ -52,7 +56,7 @@ func waitLock(ctx context.Context, path string, patience time.Duration) (*lock, 
 	defer cancel()
 	for {
 		l, err := tryLock(path)
-		if !errdefs.IsUnavailable(err) {
+		if !errors.Is(err, errHeld) {
 			return l, err
 		}
 		if pause(ctx) != nil { // waiting for a lock has no deadline of its own

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -23,6 +24,7 @@ import (
 // Once begun it is not cut short: half of it done is worse than none.
 func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Network) error {
 	defer h.Trace.step("tear-down")()
+	_ = os.WriteFile(filepath.Join(r.dir(), endingFile), nil, 0o600) // only for ls
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
 	defer cancel()
 	var errs []error
@@ -136,13 +138,12 @@ func (h *Host) deleteLease(ctx context.Context, r Record) error {
 	return err
 }
 
-// reapIfDead reaps a bottle that nobody supervises. It fails with
-// errdefs.ErrUnavailable for a live one and with errdefs.ErrFailedPrecondition
-// for one that was kept on purpose.
-func (h *Host) reapIfDead(ctx context.Context, r Record) error {
-	own, err := h.takeDead(ctx, r)
-	if err != nil || own == nil {
-		return err
+// reapDead reaps a bottle that nobody supervises, on a lock that one of the take
+// functions gave. It fails with errdefs.ErrFailedPrecondition for one that was
+// kept on purpose.
+func (h *Host) reapDead(ctx context.Context, r Record, own *lock) error {
+	if own == nil {
+		return nil
 	}
 	if r.kept() {
 		return errors.Join(fmt.Errorf("bottle %s was kept for inspection: %w", r.Name, errdefs.ErrFailedPrecondition), own.release())
@@ -150,9 +151,27 @@ func (h *Host) reapIfDead(ctx context.Context, r Record) error {
 	return h.reap(ctx, r, own, nil)
 }
 
+// awaitDead is takeDead with patience for another that is at the bottle, a gc
+// for one, but not for its supervisor.
+func (h *Host) awaitDead(ctx context.Context, r Record) (*lock, error) {
+	for {
+		own, err := h.takeDead(ctx, r)
+		if !errors.Is(err, errHeld) {
+			return own, err
+		}
+		if alive, aliveErr := r.Owner.alive(); alive || aliveErr != nil {
+			return nil, errors.Join(err, aliveErr)
+		}
+		if pause(ctx) != nil {
+			return nil, err
+		}
+	}
+}
+
 // takeDead locks a bottle that has no supervisor. Between the listing and the
 // lock it may have been reaped, and its name taken by a new one: then there is
-// nothing to do and the lock is nil.
+// nothing to do and the lock is nil. It fails with errHeld for a bottle that
+// somebody is at.
 func (h *Host) takeDead(ctx context.Context, r Record) (*lock, error) {
 	own, err := tryLock(r.lockPath())
 	if err != nil {
@@ -167,7 +186,7 @@ func (h *Host) takeDead(ctx context.Context, r Record) (*lock, error) {
 	}
 	alive, err := r.Owner.alive()
 	if err == nil && alive {
-		err = fmt.Errorf("bottle %s: its supervisor %d lives: %w", r.Name, r.Owner.PID, errdefs.ErrUnavailable)
+		err = fmt.Errorf("bottle %s: its supervisor %d lives: %w", r.Name, r.Owner.PID, errHeld)
 	}
 	if err != nil {
 		return nil, errors.Join(err, own.release())

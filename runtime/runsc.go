@@ -113,7 +113,7 @@ func (h *Host) sweepProbe() error {
 		return nil //nolint:nilerr // as it should be
 	}
 	own, err := tryLock(filepath.Join(h.probeDir(), "lock"))
-	if errdefs.IsUnavailable(err) {
+	if errors.Is(err, errHeld) {
 		return nil // one is under way
 	}
 	if err != nil {

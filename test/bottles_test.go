@@ -103,8 +103,15 @@ func checkListed(t *testing.T, r *rig, bottles ...*live) {
 func checkInspected(t *testing.T, bottles ...*live) {
 	t.Helper()
 	seen := map[int]bool{}
+	var images []struct{ Digest string }
+	if err := json.Unmarshal([]byte(bottles[0].rig.mustRun(t, "image", "ls", "--json")), &images); err != nil || len(images) != 1 {
+		t.Fatalf("%d images, %v", len(images), err)
+	}
 	for _, l := range bottles {
 		i := l.inspect(t)
+		if i.Digest != images[0].Digest {
+			t.Errorf("the digest is %q, want %q", i.Digest, images[0].Digest)
+		}
 		if i.Name != l.name || i.State != "running" || len(i.PIDs) != 2 {
 			t.Errorf("inspect says %+v", i)
 		}

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -87,6 +88,8 @@ func proxyFaults() []fault {
 		{"proxy image that is never healthy", 125, from("--proxy-image", "carboy.test/sleeps:latest"),
 			[]string{"proxy pipelock is not healthy", "no answer within 15s"}},
 		{"proxy image without a proxy", 125, from("--proxy-image", imageName), []string{`"/pipelock"`, "no such file"}},
+		{"proxy image whose registry is not there", 125, from("--proxy-image", "127.0.0.1:9/pipelock:1"),
+			[]string{"127.0.0.1:9/pipelock:1", "carboy image import", "--proxy-binary", "--proxy allowlist"}},
 		{"proxy image that is not there", 125, from("--proxy-image", "carboy.test/none:latest"), []string{"carboy.test/none:latest", "not found"}},
 		{"proxy binary that is no proxy", 125, from("--proxy-binary", shared.probe),
 			[]string{"proxy pipelock is not healthy", "status 2", "sleep SECONDS | exit N"}},
@@ -134,8 +137,8 @@ func pluginFaults(t *testing.T) []fault {
 }
 
 func hostFaults(t *testing.T) []fault {
-	onDisk := filepath.Join(filepath.Dir(shared.archive), t.Name())
-	if err := os.Mkdir(onDisk, 0o700); err != nil {
+	onDisk, theirs := filepath.Join(filepath.Dir(shared.archive), t.Name()), t.TempDir()
+	if err := errors.Join(os.Mkdir(onDisk, 0o700), os.Chown(theirs, 1000, 1000)); err != nil {
 		t.Fatal(err)
 	}
 	return []fault{
@@ -143,6 +146,8 @@ func hostFaults(t *testing.T) []fault {
 		{"image in another namespace", 125, []string{"--namespace", "elsewhere"}, []string{imageName, "--namespace", "carboy image import"}},
 		{"no containerd", 125, []string{"--address", "/run/none.sock"}, []string{"no containerd at /run/none.sock", "--address"}},
 		{"range that the host uses", 125, []string{"--egress-range", "203.0.113.0/24"}, []string{"overlaps 203.0.113.", "--egress-range"}},
+		{"state directory of a user", 125, []string{"--state-dir", theirs + "/state"}, []string{theirs + " belongs to user 1000", "only root can change"}},
+		{"log directory of a user", 125, []string{"--log-dir", theirs}, []string{theirs + " belongs to user 1000"}},
 		{"state directory on a disk", 125, []string{"--state-dir", onDisk}, []string{onDisk + " is not on a tmpfs", "/run"}},
 	}
 }
@@ -193,6 +198,24 @@ func TestNameTaken(t *testing.T) {
 	}
 	l.stop(t)
 	r.checkNeverRan(t, o, 125)
+}
+
+// TestDirectoriesOfOthers: root neither writes nor removes where a user may put
+// links.
+func TestDirectoriesOfOthers(t *testing.T) {
+	r := newRig(t, 0)
+	theirs := t.TempDir()
+	if err := os.Chown(theirs, 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"gc", "ls", "rm x", "inspect x", "exec x -- true"} {
+		for _, option := range []string{"--state-dir", "--log-dir"} {
+			o := r.run(t, slices.Concat([]string{option, theirs}, strings.Fields(command))...)
+			if o.code == 0 || !strings.Contains(o.stderr, option+" "+theirs+": "+theirs+" belongs to user 1000") {
+				t.Errorf("%s: %v", command, o)
+			}
+		}
+	}
 }
 
 // TestUnusableRunsc: who asks for runsc gets runsc or nothing; auto says why it

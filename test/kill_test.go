@@ -3,10 +3,12 @@ package test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -91,17 +93,31 @@ func (r *rig) sweep(t *testing.T, when string) {
 // killed one.
 func TestKilledUnswept(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
-		for _, line := range []string{"begin network", "begin agent start", "end agent command", "begin remove network"} {
-			x := r.follow(t, victim("runc")...)
+		for i, line := range []string{"begin network", "begin agent start", "end agent command", "begin remove network"} {
+			runtime := runtimes[i%2]
+			x := r.follow(t, victim(runtime)...)
 			if !x.await(line) || !x.kill() {
 				t.Fatalf("%s: not killed: %s", line, x.output.String())
 			}
-			if o := r.run(t, victim("runc")...); o.code != 0 || o.stdout != "it ran\n" {
-				t.Errorf("%s: the same run again: %v", line, o)
-			}
-			r.sweep(t, line)
+			r.runAgain(t, runtime+", "+line)
 		}
+		l := r.start(t, "--name", "victim")
+		shim := parent(t, l.inspect(t).PIDs[1])
+		if err := errors.Join(syscall.Kill(shim, syscall.SIGSTOP), l.cmd.Process.Kill()); err != nil {
+			t.Fatal(err)
+		}
+		l.ended(t)
+		r.runAgain(t, "shim that hangs")
 	})
+}
+
+// runAgain is the same run right after its forerunner was killed.
+func (r *rig) runAgain(t *testing.T, when string) {
+	t.Helper()
+	if o := r.run(t, victim("runc")...); o.code != 0 || o.stdout != "it ran\n" {
+		t.Errorf("%s: the same run again: %v", when, o)
+	}
+	r.sweep(t, when)
 }
 
 // stubborn ignores what can be ignored, in two sessions.

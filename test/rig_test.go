@@ -235,8 +235,8 @@ func (l *live) exec(t *testing.T, args ...string) outcome {
 
 // inspected is what tests use of `carboy inspect`.
 type inspected struct {
-	Name, Instance, State, RunDir, ProxyLog string
-	PIDs                                    []int
+	Name, Instance, State, RunDir, ProxyLog, Digest string
+	PIDs                                            []int
 }
 
 func (l *live) inspect(t *testing.T) (i inspected) {
