@@ -9,6 +9,7 @@ LIBEXEC := build/libexec/carboy
 DEPS    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/carboy-deps
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGE := ./...
+GIVE    := @[ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" build
 
 export CGO_ENABLED = 0
 export GOFLAGS += -buildvcs=false
@@ -22,9 +23,9 @@ help: ## show this
 build: ## build carboy and its helpers into build/
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(BIN) ./cmd/carboy
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress
-	@[ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" build
+	$(GIVE)
 
-install: build ## install below PREFIX (DESTDIR for packages)
+install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for packages)
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/carboy
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/carboy $(LIBEXEC)/carboy-init $(LIBEXEC)/carboy-egress
 
@@ -37,12 +38,15 @@ deps: ## install what bottles need (apt), and what the tests need besides (Go)
 
 demo: build ## run a sealed agent on a private containerd and show what got through (root)
 	test/deps.sh
-	$(GO) build -trimpath -o build/demo ./test/demo && build/demo
+	$(GO) build -trimpath -o build/demo ./test/demo
+	$(GIVE)
+	build/demo
 
 test: build deps lint ## run every test (root)
 	$(GO) test -timeout 5m ./runtime/... ./image/... ./cmd/carboy/... ./cmd/carboy-egress/...
 	$(GO) test -timeout 5m ./cmd/carboy-init ./runtime/invoker ./netns -root
 	$(GO) test -timeout 25m -p 1 ./test/... -root
+	@command -v "$${PIPELOCK:-pipelock}" >/dev/null || echo 'SKIPPED: tests with pipelock, as there is no such binary in PATH, nor $$PIPELOCK'
 
 lint: ## check style, imports and errors
 	$(GO) run $(LINT) run $(PACKAGE)
