@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/docker/go-units"
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"carboy/netns"
@@ -170,20 +172,29 @@ func (b *Bottle) ProxyEnd(ctx context.Context) string {
 const reassertPause = 5 * time.Second
 
 // Tend keeps the bottle's way out working until ctx ends. Failures go to warn,
-// each once while it lasts.
-func (b *Bottle) Tend(ctx context.Context, warn func(error)) {
+// each once while it lasts. It fails with errdefs.ErrResourceExhausted when the
+// agent is to be stopped because it has written more than it may.
+func (b *Bottle) Tend(ctx context.Context, warn func(error)) error {
 	tick := time.NewTicker(reassertPause)
 	defer tick.Stop()
-	told := ""
+	told, measure := "", time.Now()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 		err := b.tendOnce(ctx)
+		if start := time.Now(); start.After(measure) {
+			diskErr := b.checkDisk(ctx)
+			if errdefs.IsResourceExhausted(diskErr) {
+				return diskErr
+			}
+			err = errors.Join(err, diskErr)
+			measure = time.Now().Add(20 * time.Since(start)) // to measure reads every directory
+		}
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
 		if err == nil {
 			told = ""
@@ -192,6 +203,19 @@ func (b *Bottle) Tend(ctx context.Context, warn func(error)) {
 			warn(err)
 		}
 	}
+}
+
+// checkDisk measures what the agent wrote to its root.
+func (b *Bottle) checkDisk(ctx context.Context) error {
+	used, err := b.host.Client.SnapshotService(b.host.Snapshotter).Usage(ctx, b.agentID())
+	if err != nil {
+		return fmt.Errorf("measure what the agent wrote: %w", err)
+	}
+	if limit := b.plan.Limits.Disk; used.Size > limit {
+		return fmt.Errorf("the agent wrote %s, and may write %s (--disk): it is ended: %w",
+			units.BytesSize(float64(used.Size)), units.BytesSize(float64(limit)), errdefs.ErrResourceExhausted)
+	}
+	return nil
 }
 
 func (b *Bottle) tendOnce(ctx context.Context) error {

@@ -21,34 +21,39 @@ type Swept struct {
 	Error    string        `json:"error,omitempty"`
 }
 
+// Sweep is how GC goes about it.
+type Sweep struct {
+	Dry     bool // only say what would be removed
+	Patient bool // leave out what has failed lately: it may hang
+}
+
 // GC removes what dead bottles left behind: those of this containerd namespace
 // whose lock nobody holds and whose supervisor is gone. Live and kept bottles,
-// and whatever is not carboy's, are not touched. With dry it only says what it
-// would remove.
-func (h *Host) GC(ctx context.Context, dry bool) ([]Swept, error) {
+// and whatever is not carboy's, are not touched.
+func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 	records, unknown, err := h.records(ctx)
 	if err != nil {
 		return nil, err
 	}
 	swept := []Swept{}
 	errs := unknown
-	add := func(s Swept, f func() error) {
+	add := func(what Swept, f func() error) {
 		start := time.Now()
-		if !dry {
+		if !s.Dry {
 			err := f()
 			if errors.Is(err, errHeld) {
 				return // it lives after all, or another gc is at it
 			}
 			if err != nil {
-				s.Error = err.Error()
+				what.Error = err.Error()
 				errs = append(errs, err)
 			}
 		}
-		s.Took = time.Since(start)
-		swept = append(swept, s)
+		what.Took = time.Since(start)
+		swept = append(swept, what)
 	}
 	for _, r := range records {
-		if h.state(r) != StateDead {
+		if h.state(r) != StateDead || s.Patient && postponed(r.lockPath()) {
 			continue
 		}
 		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func() error {
@@ -73,7 +78,7 @@ func (h *Host) GC(ctx context.Context, dry bool) ([]Swept, error) {
 	for _, instance := range h.oldLogs(leased) {
 		add(Swept{Kind: "log", Instance: instance}, func() error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
 	}
-	if !dry {
+	if !s.Dry {
 		errs = append(errs, h.sweepProbe())
 	}
 	return swept, errors.Join(errs...)

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,8 +11,66 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker/go-units"
+	"golang.org/x/sys/unix"
+
 	"carboy/runtime/bottlespec"
+	"carboy/runtime/manifest"
 )
+
+// Defaults of a bottle's limits (bytes, processes).
+const (
+	maxMemory   = 8 << 30 // or half of the host's, if that is less
+	defaultPids = 4096
+	defaultDisk = 20 << 30
+)
+
+// PlanLimits are the agent's, in bytes, cores and processes. Disk is what it
+// may write.
+type PlanLimits struct {
+	Memory int64   `json:"memory"`
+	CPUs   float64 `json:"cpus"` // zero: all
+	Pids   int64   `json:"pids"`
+	Disk   int64   `json:"disk"`
+}
+
+func (p *Plan) setLimits(r Request, m manifest.Limits) (err error) {
+	l := PlanLimits{CPUs: cmp.Or(r.CPUs, m.CPUs), Pids: cmp.Or(r.Pids, m.Pids, defaultPids), Memory: defaultMemory(), Disk: defaultDisk}
+	p.Limits = l
+	const mostCPUs = 8192                                     // NR_CPUS of the largest kernels
+	if c := l.CPUs; c != 0 && !(c >= 0.01 && c <= mostCPUs) { // NaN compares to nothing
+		return invalid("cpus %v: give a number from 0.01 to %d", c, mostCPUs)
+	}
+	if l.Pids < 16 {
+		return invalid("pids limit %d: give at least 16", l.Pids)
+	}
+	const leastMemory, leastDisk = 16 << 20, 1 << 20 // carboy-init and a shell
+	return errors.Join(
+		setSize(&p.Limits.Memory, "memory", cmp.Or(r.Memory, m.Memory), leastMemory),
+		setSize(&p.Limits.Disk, "disk", cmp.Or(r.Disk, m.Disk), leastDisk),
+	)
+}
+
+// setSize reads a limit in bytes, where one was asked for.
+func setSize(limit *int64, what, text string, least int64) error {
+	if text == "" {
+		return nil
+	}
+	n, err := units.RAMInBytes(text)
+	if err != nil || n < least {
+		return invalid("%s %q: give a size of at least %s, as in 512MiB or 4g", what, text, units.BytesSize(float64(least)))
+	}
+	*limit = n
+	return nil
+}
+
+func defaultMemory() int64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return maxMemory
+	}
+	return min(maxMemory, int64(info.Totalram)*int64(info.Unit)/2)
+}
 
 // cgroupRoot is where both versions of control groups are mounted.
 const cgroupRoot = "/sys/fs/cgroup"

@@ -96,3 +96,19 @@ func (l *lock) remove() error {
 }
 
 func (l *lock) release() error { return l.f.Close() }
+
+// postponement is how long starts leave a bottle alone that could not be
+// removed.
+const postponement = time.Minute
+
+// postpone lets go of a lock whose bottle could not be removed. The file's time
+// says until when nobody is to wait for that again.
+func (l *lock) postpone() error {
+	until := time.Now().Add(postponement)
+	return errors.Join(os.Chtimes(l.f.Name(), until, until), l.release())
+}
+
+func postponed(path string) bool {
+	st, err := os.Lstat(path)
+	return err == nil && st.ModTime().After(time.Now())
+}

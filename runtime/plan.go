@@ -10,8 +10,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
-	"github.com/docker/go-units"
-	"golang.org/x/sys/unix"
 
 	"carboy/image"
 	"carboy/runtime/manifest"
@@ -19,14 +17,9 @@ import (
 	"carboy/runtime/proxy/policy"
 )
 
-// Defaults of a bottle's limits (bytes, processes).
-const (
-	maxMemory   = 8 << 30 // or half of the host's, if that is less
-	defaultPids = 4096
-	// DefaultUser runs an agent whose image names no user, or root: root is
-	// only for those who ask for it.
-	DefaultUser = "1000:1000"
-)
+// DefaultUser runs an agent whose image names no user, or root: root is only
+// for those who ask for it.
+const DefaultUser = "1000:1000"
 
 // Request is what was asked for on a command line, and the manifests that were
 // found for it.
@@ -48,6 +41,7 @@ type Request struct {
 	Memory      string
 	CPUs        float64
 	Pids        int64
+	Disk        string
 	TTY         bool
 	Stdin       bool
 
@@ -87,13 +81,6 @@ type ProxyPlan struct {
 	Engine string `json:"engine"`
 	Image  string `json:"image,omitempty"`
 	Binary string `json:"binary,omitempty"`
-}
-
-// PlanLimits are the agent's, in bytes, cores and processes.
-type PlanLimits struct {
-	Memory int64   `json:"memory"`
-	CPUs   float64 `json:"cpus"` // zero: all
-	Pids   int64   `json:"pids"`
 }
 
 // NewPlan checks a request. Its errors are of class errdefs.ErrInvalidArgument.
@@ -224,40 +211,9 @@ func (p *Plan) setProxy(r Request, m manifest.Proxy) error {
 	return err
 }
 
-func (p *Plan) setLimits(r Request, m manifest.Limits) error {
-	p.Limits = PlanLimits{CPUs: cmp.Or(r.CPUs, m.CPUs), Pids: cmp.Or(r.Pids, m.Pids, defaultPids)}
-	text := cmp.Or(r.Memory, m.Memory)
-	if text == "" {
-		p.Limits.Memory = defaultMemory()
-		return nil
-	}
-	n, err := units.RAMInBytes(text)
-	const least = 16 << 20 // carboy-init and a shell
-	if err != nil || n < least {
-		return invalid("memory %q: give a size of at least 16MiB, as in 512MiB or 4g", text)
-	}
-	p.Limits.Memory = n
-	return nil
-}
-
-func defaultMemory() int64 {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return maxMemory
-	}
-	return min(maxMemory, int64(info.Totalram)*int64(info.Unit)/2)
-}
-
 func (p *Plan) check() error {
 	if !slices.Contains([]string{"auto", "runc", "runsc"}, p.Runtime) {
 		return invalid("runtime %q: choose auto, runc or runsc", p.Runtime)
-	}
-	const mostCPUs = 8192                                            // NR_CPUS of the largest kernels
-	if c := p.Limits.CPUs; c != 0 && !(c >= 0.01 && c <= mostCPUs) { // NaN compares to nothing
-		return invalid("cpus %v: give a number from 0.01 to %d", c, mostCPUs)
-	}
-	if p.Limits.Pids < 16 {
-		return invalid("pids limit %d: give at least 16", p.Limits.Pids)
 	}
 	if p.Workdir != "" && !strings.HasPrefix(p.Workdir, "/") {
 		return invalid("working directory %q: give an absolute path in the image", p.Workdir)

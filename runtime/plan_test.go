@@ -68,7 +68,7 @@ func TestPlanOfManifests(t *testing.T) {
 	if p.User != "node" || p.Workdir != "/src" || p.Runtime != "runc" || p.Command[0] != "claude" || p.Proxy != (ProxyPlan{Engine: proxy.Allowlist}) {
 		t.Errorf("bottle %+v", p)
 	}
-	if p.Limits != (PlanLimits{Memory: 64 << 20, CPUs: 0.5, Pids: 32}) {
+	if p.Limits != (PlanLimits{Memory: 64 << 20, CPUs: 0.5, Pids: 32, Disk: defaultDisk}) {
 		t.Errorf("limits %+v", p.Limits)
 	}
 	if !maps.Equal(p.env, map[string]string{"BOTH": "agent's", "AGENT": "caller's", "BOTTLE": "b"}) {
@@ -82,13 +82,13 @@ func TestPlanOfManifests(t *testing.T) {
 func TestFlagsWinOverManifests(t *testing.T) {
 	r := fromManifests()
 	r.Name, r.Image, r.Command, r.User, r.Workdir = "mine", "alpine:3", []string{"id"}, "0", "/"
-	r.Runtime, r.Engine, r.ProxyBinary, r.Memory, r.CPUs, r.Pids = "runsc", proxy.Pipelock, "/p", "1g", 2, 99
+	r.Runtime, r.Engine, r.ProxyBinary, r.Memory, r.CPUs, r.Pids, r.Disk = "runsc", proxy.Pipelock, "/p", "1g", 2, 99, "5GiB"
 	r.Env, r.Allow = []string{"BOTH=flag's", "FROM"}, []string{"c.test", "a.test"}
 	p := mustPlan(t, r)
 	if p.Name != "mine" || !p.Pinned || p.Image != "docker.io/library/alpine:3" || p.Command[0] != "id" || p.User != "0" || p.Workdir != "/" || p.Runtime != "runsc" {
 		t.Errorf("%+v", p)
 	}
-	if p.Proxy != (ProxyPlan{Engine: proxy.Pipelock, Binary: "/p"}) || p.Limits != (PlanLimits{Memory: 1 << 30, CPUs: 2, Pids: 99}) {
+	if p.Proxy != (ProxyPlan{Engine: proxy.Pipelock, Binary: "/p"}) || p.Limits != (PlanLimits{Memory: 1 << 30, CPUs: 2, Pids: 99, Disk: 5 << 30}) {
 		t.Errorf("%+v", p)
 	}
 	if p.env["BOTH"] != "flag's" || p.env["FROM"] != "caller's" || !slices.Equal(p.Env, []string{"AGENT", "BOTH", "BOTTLE", "FROM"}) {
@@ -181,6 +181,8 @@ func TestPlanErrors(t *testing.T) {
 		"few cpus":             {Request{Image: "x", CPUs: 0.001}, "cpus 0.001"},
 		"cpus that are none":   {Request{Image: "x", CPUs: math.NaN()}, "cpus NaN"},
 		"cpus without end":     {Request{Image: "x", CPUs: math.Inf(1)}, "cpus +Inf"},
+		"no size of a disk":    {Request{Image: "x", Disk: "much"}, `disk "much"`},
+		"small disk":           {bottle(manifest.Bottle{Limits: manifest.Limits{Disk: "1k"}}), `disk "1k"`},
 		"negative pids":        {Request{Image: "x", Pids: -1}, "pids limit -1"},
 		"manifest's pids":      {bottle(manifest.Bottle{Limits: manifest.Limits{Pids: 3}}), "pids limit 3"},
 		"relative workdir":     {Request{Image: "x", Workdir: "src"}, `working directory "src"`},

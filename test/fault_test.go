@@ -307,7 +307,7 @@ func TestPluginHangs(t *testing.T) {
 func TestTearDownFails(t *testing.T) {
 	r := newRig(t, 1)
 	other := r.start(t) // the last bottle would take all addresses away at once
-	dir := pluginDir(t, `[ "$CNI_COMMAND" = DEL ] && [ -e HERE/broken ] && { `+refuse+`; }; exec REAL`)
+	dir := pluginDir(t, `[ "$CNI_COMMAND" = DEL ] && [ -e HERE/broken ] && { echo DEL >>HERE/calls; `+refuse+`; }; exec REAL`)
 	if err := os.WriteFile(filepath.Join(dir, "broken"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -317,6 +317,14 @@ func TestTearDownFails(t *testing.T) {
 	}
 	if o := r.run(t, "gc"); o.code != 1 || !strings.Contains(o.stderr, "no room today") {
 		t.Errorf("gc with the same fault: %v", o)
+	}
+	calls := filepath.Join(dir, "calls")
+	before, _ := os.ReadFile(calls)
+	if o := r.run(t, bottle("--", "true")...); o.code != 0 {
+		t.Errorf("another run: %v", o)
+	}
+	if after, _ := os.ReadFile(calls); len(before) == 0 || string(after) != string(before) {
+		t.Errorf("a start tries at once what has just failed: calls %q, before %q", after, before)
 	}
 	if err := os.Remove(filepath.Join(dir, "broken")); err != nil {
 		t.Fatal(err)

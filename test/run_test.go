@@ -195,6 +195,21 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestDisk: who writes more than it may is ended.
+func TestDisk(t *testing.T) {
+	r := newRig(t, 1)
+	for _, runtime := range runtimes {
+		for size, code := range map[string]int{"8": 0, "80": 143} {
+			o := r.run(t, bottle("--runtime", runtime, "--disk", "32MiB", "-u", "root", "--", "sh", "-c",
+				"dd if=/dev/zero of=/big bs=1M count="+size+" 2>/dev/null; exec sleep 7")...)
+			said := strings.Contains(o.stderr, "and may write 32MiB (--disk): it is ended")
+			if o.code != code || said != (code != 0) {
+				t.Errorf("%s, %s MiB: %v", runtime, size, o)
+			}
+		}
+	}
+}
+
 // cgroupFile reads a file of the group that a process is in, by its version 1
 // name, else by its version 2 name.
 func cgroupFile(t *testing.T, pid int, controller, v1, v2 string) string {

@@ -59,6 +59,7 @@ type Limits struct {
 	Memory string  `yaml:"memory"` // as 512MiB or 8GiB
 	CPUs   float64 `yaml:"cpus"`
 	Pids   int64   `yaml:"pids"`
+	Disk   string  `yaml:"disk"`
 }
 
 // maxSize bounds a manifest, in bytes.

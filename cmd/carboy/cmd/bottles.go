@@ -139,7 +139,7 @@ Live and kept bottles, and what is not carboy's, are not touched.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
-				swept, err := h.GC(ctx, dry)
+				swept, err := h.GC(ctx, runtime.Sweep{Dry: dry})
 				if asJSON {
 					return errors.Join(printJSON(c.OutOrStdout(), swept), err)
 				}

@@ -175,7 +175,7 @@ func limitsText(l runtime.PlanLimits) string {
 	if l.CPUs > 0 {
 		cpus = fmt.Sprint(l.CPUs)
 	}
-	return fmt.Sprintf("memory %s, cpus %s, pids %d", units.BytesSize(float64(l.Memory)), cpus, l.Pids)
+	return fmt.Sprintf("memory %s, cpus %s, pids %d, disk %s", units.BytesSize(float64(l.Memory)), cpus, l.Pids, units.BytesSize(float64(l.Disk)))
 }
 
 // confirm shows what is about to start, and asks unless told not to.

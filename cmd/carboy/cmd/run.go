@@ -83,6 +83,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.Memory, "memory", "", "memory limit, as 512MiB (default half of the host's, at most 8GiB)")
 	fl.Float64Var(&f.CPUs, "cpus", 0, "number of CPUs (default all)")
 	fl.Int64Var(&f.Pids, "pids-limit", 0, "number of processes and threads (default 4096)")
+	fl.StringVar(&f.Disk, "disk", "", "what the agent may write to its root, as 20GiB; more ends it (default 20GiB)")
 	tri(fl.VarPF, &f.tty, "tty", "t", "give the command a terminal (default as stdin and stdout are one)")
 	tri(fl.VarPF, &f.stdin, "interactive", "i", "pass on standard input (default on)")
 	fl.BoolVarP(&f.yes, "yes", "y", false, "do not ask before the start")
@@ -178,7 +179,7 @@ func sweep(ctx context.Context, host *runtime.Host) {
 	swept := make(chan struct{})
 	go func() {
 		defer close(swept)
-		if _, err := others.GC(ctx, false); err != nil {
+		if _, err := others.GC(ctx, runtime.Sweep{Patient: true}); err != nil {
 			log.G(ctx).WithError(err).Debug("gc before the start")
 		}
 	}()
@@ -246,7 +247,12 @@ func supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term 
 		end()
 		tending.Wait() // it must not meet the tear-down
 	}()
-	tending.Go(func() { b.Tend(live, say) })
+	tending.Go(func() {
+		if err := b.Tend(live, say); err != nil {
+			say(err)
+			cancel()
+		}
+	})
 	go watchProxy(live, b, process, say)
 	select {
 	case <-process.Ended():
