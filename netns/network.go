@@ -19,6 +19,7 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
 )
 
 // The internal link is the same for every bottle: nothing but the bottle's own
@@ -160,4 +161,19 @@ func (n *Network) DialProxy(ctx context.Context) (conn net.Conn, err error) {
 		return err
 	})
 	return conn, err
+}
+
+// Traffic counts the bytes of the internal link, both ways.
+func (n *Network) Traffic() (count uint64, err error) {
+	err = inNamespace(n.isolated, func() error {
+		link, err := netlink.LinkByName(linkName)
+		if err != nil {
+			return fmt.Errorf("find link %s: %w", linkName, err)
+		}
+		if s := link.Attrs().Statistics; s != nil {
+			count = s.RxBytes + s.TxBytes
+		}
+		return nil
+	})
+	return count, err
 }

@@ -46,6 +46,7 @@ type Bottle struct {
 	command       initproto.Spec
 	root          bool // the agent was asked to be root
 	control       net.Listener
+	history       History
 }
 
 func (o UpOptions) runtime() string {
@@ -70,8 +71,18 @@ const (
 // startEngine starts the proxy engine and returns when it is healthy.
 func (b *Bottle) startEngine(ctx context.Context) error {
 	defer b.host.Trace.step("proxy health")()
+	b.openProxyLog(ctx)
+	return b.RestartProxy(ctx)
+}
+
+func (b *Bottle) openProxyLog(ctx context.Context) {
 	b.proxyLog = &proxyLog{warn: func(err error) { log.G(ctx).WithError(err).Error("the proxy's log is not complete") },
 		file: lumberjack.Logger{Filename: b.ProxyLog(), MaxSize: proxyLogSize, MaxBackups: 1}}
+}
+
+// RestartProxy starts the engine with the same address and policy, and returns
+// when it is healthy. The one before has ended.
+func (b *Bottle) RestartProxy(ctx context.Context) error {
 	user := fmt.Sprintf("%d:%d", b.ProxyUser, b.ProxyUser)
 	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: user, NotRoot: true}
 	process, err := b.proxy.init.Start(spec, initproto.Streams{Stdout: b.proxyLog, Stderr: b.proxyLog})
@@ -138,22 +149,28 @@ func (b *Bottle) askHealth(ctx context.Context, client *http.Client) error {
 // Start releases the agent's command with the given streams.
 func (b *Bottle) Start(s initproto.Streams, size initproto.Size) (*initproto.Process, error) {
 	defer b.host.Trace.step("agent command")()
-	if err := b.listenControl(); err != nil {
-		return nil, err
-	}
 	spec := b.command
 	spec.Size = size
 	return b.agent.init.Start(spec, s)
 }
 
-// Command is what the agent runs.
-func (b *Bottle) Command() []string { return b.command.Args }
+// TakesInput says whether the agent's command has an input.
+func (b *Bottle) TakesInput() bool { return b.plan.Stdin }
 
-// ProxyEnded is closed when the proxy has gone: the agent is cut off.
+// Traffic counts bytes between the agent and the proxy, both ways.
+func (b *Bottle) Traffic() (uint64, error) { return b.network.Traffic() }
+
+// ProxyEnded is closed when the proxy has gone: the agent is cut off. It, ProxyEnd
+// and RestartProxy are for one goroutine.
 func (b *Bottle) ProxyEnded() <-chan struct{} { return b.engineProcess.Ended() }
 
-// ProxyLog is where the engine's log is kept, also after the bottle's end.
-func (b *Bottle) ProxyLog() string { return filepath.Join(b.host.LogDir, b.Instance, proxyLogFile) }
+// LogDir holds the bottle's logs, also after its end.
+func (b *Bottle) LogDir() string { return b.host.logDir(b.Record) }
+
+// ProxyLog is where the engine's log is kept.
+func (b *Bottle) ProxyLog() string { return filepath.Join(b.LogDir(), proxyLogFile) }
+
+func (h *Host) logDir(r Record) string { return filepath.Join(h.LogDir, r.Instance) }
 
 // ProxyEnd says in words how the proxy ended, and writes it to the log.
 func (b *Bottle) ProxyEnd(ctx context.Context) string {
@@ -228,12 +245,13 @@ func (b *Bottle) tendOnce(ctx context.Context) error {
 	return nil
 }
 
-// stopTime is how long an agent has between SIGTERM and SIGKILL.
-const stopTime = 10 * time.Second
+// StopTime is how long an agent has between SIGTERM and SIGKILL, unless somebody
+// says otherwise.
+const StopTime = 10 * time.Second
 
-// Stop ends a command: SIGTERM, and SIGKILL after ten seconds. It never waits
-// longer, not even for a carboy-init that hangs.
-func Stop(p *initproto.Process) error {
+// Stop ends a command: SIGTERM, and SIGKILL after grace. It never waits longer,
+// not even for a carboy-init that hangs.
+func Stop(p *initproto.Process, grace time.Duration) error {
 	failed := make(chan error, 2)
 	signal := func(s syscall.Signal) {
 		if err := p.Signal(s); err != nil {
@@ -246,7 +264,7 @@ func Stop(p *initproto.Process) error {
 		return nil
 	case err := <-failed:
 		return err
-	case <-time.After(stopTime):
+	case <-time.After(grace):
 		go signal(syscall.SIGKILL)
 		return nil
 	}

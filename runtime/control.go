@@ -18,9 +18,10 @@ const controlSocket = "ctl.sock"
 
 func (r Record) controlPath() string { return filepath.Join(r.dir(), controlSocket) }
 
-// listenControl serves the control socket until the bottle goes down. The
-// directory is root's alone, and the peer is asked as well.
-func (b *Bottle) listenControl() error {
+// Serve opens the control socket, on which others look at and drive the agent's
+// command, until the bottle goes down. The directory is root's alone, and the
+// peer is asked as well.
+func (b *Bottle) Serve(ctx context.Context, agent initproto.Agent) error {
 	l, err := net.Listen("unix", b.controlPath())
 	if err != nil {
 		return fmt.Errorf("open control socket: %w", err)
@@ -35,18 +36,18 @@ func (b *Bottle) listenControl() error {
 			if err != nil {
 				return // closed by Down
 			}
-			go b.serveControl(conn.(*net.UnixConn))
+			go b.serveControl(ctx, conn.(*net.UnixConn), agent)
 		}
 	}()
 	return nil
 }
 
-func (b *Bottle) serveControl(conn *net.UnixConn) {
+func (b *Bottle) serveControl(ctx context.Context, conn *net.UnixConn, agent initproto.Agent) {
 	defer conn.Close()
 	if cred, err := peerCred(conn); err != nil || cred.Uid != 0 {
 		return
 	}
-	_ = b.agent.init.Relay(conn, b.complete) // the peer sees its connection end
+	_ = b.agent.init.Relay(ctx, conn, b.complete, agent) // the peer sees its connection end
 }
 
 // complete gives a further command what the agent has, where its asker left it

@@ -146,12 +146,25 @@ func (h *Host) oldLogs(leased map[string]bool) []string {
 	}
 	var old []string
 	for _, e := range entries {
-		st, err := os.Stat(filepath.Join(h.LogDir, e.Name(), proxyLogFile))
-		if err == nil && instanceName.MatchString(e.Name()) && !leased[e.Name()] && time.Since(st.ModTime()) > logTime {
+		if instanceName.MatchString(e.Name()) && !leased[e.Name()] && time.Since(lastWritten(filepath.Join(h.LogDir, e.Name()))) > logTime {
 			old = append(old, e.Name())
 		}
 	}
 	return old
+}
+
+// lastWritten is the time of the newest file of a directory, or its own.
+func lastWritten(dir string) (last time.Time) {
+	entries, _ := os.ReadDir(dir) // none is as old as can be
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	if info, err := os.Stat(dir); err == nil && len(entries) == 0 {
+		last = info.ModTime()
+	}
+	return last
 }
 
 func (h *Host) dropLock(instance string) error {
@@ -203,7 +216,7 @@ func (o Owner) end(ctx context.Context) error {
 		if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
-		if gone(ctx, fd, stopTime+downTime/4) {
+		if gone(ctx, fd, StopTime+downTime/4) {
 			return nil
 		}
 	}

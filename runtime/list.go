@@ -128,7 +128,7 @@ type Inspected struct {
 
 // Inspect adds what containerd knows.
 func (h *Host) Inspect(ctx context.Context, r Record) Inspected {
-	i := Inspected{Status: h.Status(r), RunDir: r.dir(), ProxyLog: filepath.Join(h.LogDir, r.Instance, proxyLogFile),
+	i := Inspected{Status: h.Status(r), RunDir: r.dir(), ProxyLog: filepath.Join(h.logDir(r), proxyLogFile),
 		Containers: []string{r.agentID(), r.proxyID()}}
 	for _, id := range i.Containers {
 		i.PIDs = append(i.PIDs, h.pid(ctx, id))

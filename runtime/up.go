@@ -51,6 +51,9 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}
+	if err := b.begin(); err != nil {
+		return nil, err
+	}
 	ctx = b.leased(ctx)
 	wired, shared := make(chan struct{}), make(chan struct{})
 	g, gctx := errgroup.WithContext(ctx)

@@ -31,12 +31,12 @@ func TestContainerdGone(t *testing.T) {
 func TestProxyDies(t *testing.T) {
 	r := newRig(t, 1)
 	for _, runtime := range runtimes {
-		t.Run(runtime+", engine", func(t *testing.T) {
-			testProxyDies(t, r, runtime, func(pid int) int { return childOf(t, pid) })
-		})
+		t.Run(runtime+", engine", func(t *testing.T) { testEngineDies(t, r, runtime) })
 	}
 	t.Run("carboy-init", func(t *testing.T) {
-		testProxyDies(t, r, "runc", func(pid int) int { return pid })
+		l := r.start(t, "--allow", "allowed.test")
+		r.proxyDies(t, l, func(pid int) int { return pid })
+		r.staysCutOff(t, l, "the agent stays cut off")
 	})
 }
 
@@ -58,25 +58,51 @@ func childOf(t *testing.T, pid int) int {
 	return child
 }
 
-func testProxyDies(t *testing.T, r *rig, runtime string, pick func(pid int) int) {
+// testEngineDies: it is started again, with the same policy, up to a bound.
+func testEngineDies(t *testing.T, r *rig, runtime string) {
 	l := r.start(t, "--runtime", runtime, "--allow", "allowed.test")
+	engine := func(pid int) int { return childOf(t, pid) }
+	for n := range 5 {
+		r.proxyDies(t, l, engine)
+		eventually(t, "the proxy is up again", func() bool { return strings.Count(l.stderr.String(), "the proxy is up again") == n+1 })
+	}
+	o := l.exec(t, "probe", "http", "http://denied.test/")
+	if got := attempts(t, o.stdout); len(got) != 1 || got[0].OK {
+		t.Errorf("through the sixth engine: %v", o)
+	}
+	r.proxyDies(t, l, engine)
+	r.staysCutOff(t, l, "the agent is cut off, for good")
+}
+
+// proxyDies kills what pick finds from the pid of the proxy's first process.
+func (r *rig) proxyDies(t *testing.T, l *live, pick func(pid int) int) {
+	t.Helper()
 	r.Reset()
-	if o := l.exec(t, "probe", "http", "http://allowed.test/"); !attempts(t, o.stdout)[0].OK || len(r.Arrivals("internet/http")) != 1 {
+	if o := l.exec(t, "probe", "http", "http://allowed.test/"); !attempts(t, o.stdout)[0].OK {
 		t.Fatalf("control: %v", o)
 	}
+	eventually(t, "the control arrives", func() bool { return len(r.Arrivals("internet/http")) > 0 })
 	i := l.inspect(t)
+	logged := func() int {
+		b, _ := os.ReadFile(i.ProxyLog) // none is no line
+		return strings.Count(string(b), "the proxy ended")
+	}
+	told, before := strings.Count(l.stderr.String(), "the proxy ended"), logged()
 	killed := time.Now()
 	if err := syscall.Kill(pick(i.PIDs[1]), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the user is told", func() bool { return strings.Contains(l.stderr.String(), "the proxy ended") })
+	eventually(t, "the user is told", func() bool { return strings.Count(l.stderr.String(), "the proxy ended") > told })
 	if took := time.Since(killed); took > time.Second || !strings.Contains(l.stderr.String(), "the agent is cut off") {
 		t.Errorf("told after %v:\n%s", took, l.stderr.String())
 	}
-	eventually(t, "the proxy's log tells", func() bool {
-		b, err := os.ReadFile(i.ProxyLog)
-		return err == nil && strings.Contains(string(b), "the proxy ended")
-	})
+	eventually(t, "the proxy's log tells", func() bool { return logged() > before })
+}
+
+// staysCutOff also wants the bottle to live on.
+func (r *rig) staysCutOff(t *testing.T, l *live, says string) {
+	t.Helper()
+	eventually(t, "carboy gives the proxy up", func() bool { return strings.Contains(l.stderr.String(), says) })
 	r.checkCutOff(t, l)
 	select {
 	case <-l.done:

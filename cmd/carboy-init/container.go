@@ -53,17 +53,23 @@ func (c *container) obey(f initproto.Frame) error {
 		return c.answer(f, nil)
 	case initproto.KindStart:
 		return c.start(f)
+	case initproto.KindList:
+		list, err := processes()
+		return c.w.WriteJSON(initproto.KindDone, f.ID, done(list, err))
 	default:
 		return c.drive(f)
 	}
 }
 
 func (c *container) answer(f initproto.Frame, err error) error {
-	var done initproto.Done
+	return c.w.WriteJSON(initproto.KindDone, f.ID, done(nil, err))
+}
+
+func done(list []initproto.Listed, err error) initproto.Done {
 	if err != nil {
-		done.Error = err.Error()
+		return initproto.Done{Error: err.Error()}
 	}
-	return c.w.WriteJSON(initproto.KindDone, f.ID, done)
+	return initproto.Done{Processes: list}
 }
 
 func (c *container) putFile(f initproto.Frame) error {
@@ -100,21 +106,24 @@ func (c *container) start(f initproto.Frame) error {
 	if !c.sealed || c.held {
 		return c.refuse(f.ID, &startError{125, errors.New("not ready to run commands")})
 	}
-	if err := c.fork(f.ID, spec); err != nil {
+	p, err := c.fork(f.ID, spec)
+	if err != nil {
 		return c.refuse(f.ID, err)
 	}
-	return nil
+	err = c.w.Write(initproto.Frame{Kind: initproto.KindStarted, ID: f.ID})
+	close(p.told)
+	return err
 }
 
-func (c *container) fork(id uint32, spec initproto.Spec) error {
+func (c *container) fork(id uint32, spec initproto.Spec) (*process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock() // held over the fork: reap must find the process by its pid
 	p, err := startProcess(c.w, id, spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c.byID[id], c.byPid[p.pid] = p, p
-	return nil
+	return p, nil
 }
 
 func (c *container) refuse(id uint32, err error) error {
@@ -209,5 +218,6 @@ func (c *container) finish(p *process, status unix.WaitStatus) {
 	if status.Signaled() {
 		exit = initproto.Exit{Signal: int(status.Signal())}
 	}
+	<-p.told
 	_ = c.w.WriteJSON(initproto.KindExited, p.id, exit) // serve sees a lost supervisor
 }

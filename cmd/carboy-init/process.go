@@ -35,6 +35,7 @@ type process struct {
 	stdin  *initproto.Inlet
 	pumps  []*pump
 	pumped sync.WaitGroup
+	told   chan struct{} // closed when the supervisor knows that it runs
 }
 
 func startProcess(w *initproto.Writer, id uint32, spec initproto.Spec) (*process, error) {
@@ -64,7 +65,7 @@ func startProcess(w *initproto.Writer, id uint32, spec initproto.Spec) (*process
 		std.closeOurs()
 		return nil, err
 	}
-	p := &process{id: id, pid: pid, tty: std.tty, in: std.in}
+	p := &process{id: id, pid: pid, tty: std.tty, in: std.in, told: make(chan struct{})}
 	p.connect(w, std)
 	return p, nil
 }

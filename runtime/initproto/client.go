@@ -115,7 +115,12 @@ func (c *Client) Forget(id uint32) {
 func (c *Client) Send(f Frame) error { return c.w.Write(f) }
 
 // reply waits for the Done frame of one request.
-type reply chan error
+type reply chan answer
+
+type answer struct {
+	done Done
+	err  error
+}
 
 func (r reply) Take(f Frame) error {
 	var done Done
@@ -126,42 +131,42 @@ func (r reply) Take(f Frame) error {
 		return err
 	}
 	if done.Error != "" {
-		r <- fmt.Errorf("%q", done.Error) // the image's text may be in it
+		r <- answer{err: fmt.Errorf("%q", done.Error)} // the image's text may be in it
 		return nil
 	}
-	r <- nil
+	r <- answer{done: done}
 	return nil
 }
 
 func (r reply) Lost(err error) {
 	select {
-	case r <- fmt.Errorf("carboy-init went away: %w", err):
+	case r <- answer{err: fmt.Errorf("carboy-init went away: %w", err)}:
 	default: // told already
 	}
 }
 
-func (c *Client) ask(ctx context.Context, kind Kind, v any) error {
-	answer := make(reply, 1)
-	id, err := c.Route(func(uint32) Sink { return answer })
+func (c *Client) ask(ctx context.Context, kind Kind, v any) (Done, error) {
+	answered := make(reply, 1)
+	id, err := c.Route(func(uint32) Sink { return answered })
 	if err != nil {
-		return err
+		return Done{}, err
 	}
 	if err := c.w.WriteJSON(kind, id, v); err != nil {
 		c.Forget(id)
-		return err
+		return Done{}, err
 	}
 	select {
-	case err := <-answer:
-		return err
+	case a := <-answered:
+		return a.done, a.err
 	case <-ctx.Done():
 		c.Forget(id)
-		return context.Cause(ctx)
+		return Done{}, context.Cause(ctx)
 	}
 }
 
 // Put writes a file inside the container. It fails after Seal.
 func (c *Client) Put(ctx context.Context, f File) error {
-	if err := c.ask(ctx, KindFile, f); err != nil {
+	if _, err := c.ask(ctx, KindFile, f); err != nil {
 		return fmt.Errorf("write %s in the container: %w", f.Path, err)
 	}
 	return nil
@@ -169,7 +174,7 @@ func (c *Client) Put(ctx context.Context, f File) error {
 
 // Seal ends provisioning; only after it can commands be started.
 func (c *Client) Seal(ctx context.Context, keep []int) error {
-	if err := c.ask(ctx, KindSeal, Seal{Keep: keep}); err != nil {
+	if _, err := c.ask(ctx, KindSeal, Seal{Keep: keep}); err != nil {
 		return fmt.Errorf("drop carboy-init's capabilities: %w", err)
 	}
 	return nil
@@ -177,4 +182,16 @@ func (c *Client) Seal(ctx context.Context, keep []int) error {
 
 // Hold makes carboy-init outlive the connection and refuse every command, so
 // that a failed bring-up can be inspected.
-func (c *Client) Hold(ctx context.Context) error { return c.ask(ctx, KindHold, struct{}{}) }
+func (c *Client) Hold(ctx context.Context) error {
+	_, err := c.ask(ctx, KindHold, struct{}{})
+	return err
+}
+
+// List returns the processes of the container, by number.
+func (c *Client) List(ctx context.Context) ([]Listed, error) {
+	done, err := c.ask(ctx, KindList, struct{}{})
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	return done.Processes, nil
+}

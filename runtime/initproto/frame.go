@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"carboy/runtime/version"
 )
@@ -42,19 +43,23 @@ type Kind uint8
 
 // Kinds of frames; the arrow shows the direction, i is carboy-init.
 const (
-	KindHello  Kind = iota + 1 // both: Hello
-	KindFile                   // -> i: File, answered by KindDone
-	KindSeal                   // -> i: Seal, answered by KindDone
-	KindHold                   // -> i: no command any more, and stay after end of file
-	KindDone                   // <- i: Done
-	KindStart                  // -> i: Spec, answered by KindExited alone
-	KindStdin                  // -> i: bytes; an empty payload is the end of the stream
-	KindSignal                 // -> i: one byte, the signal's number
-	KindResize                 // -> i: Size
-	KindStdout                 // <- i: bytes
-	KindStderr                 // <- i: bytes
-	KindCredit                 // both: Kind of the stream in one byte, 4 bytes big-endian count
-	KindExited                 // <- i: Exit, after the last byte of the process's output
+	KindHello   Kind = iota + 1 // both: Hello
+	KindFile                    // -> i: File, answered by KindDone
+	KindSeal                    // -> i: Seal, answered by KindDone
+	KindHold                    // -> i: no command any more, and stay after end of file
+	KindDone                    // <- i: Done
+	KindStart                   // -> i: Spec, answered by KindExited alone
+	KindStdin                   // -> i: bytes; an empty payload is the end of the stream
+	KindSignal                  // -> i: one byte, the signal's number
+	KindResize                  // -> i: Size
+	KindStdout                  // <- i: bytes
+	KindStderr                  // <- i: bytes
+	KindCredit                  // both: Kind of the stream in one byte, 4 bytes big-endian count
+	KindExited                  // <- i: Exit, after the last byte of the process's output
+	KindStarted                 // <- i: the command runs; not sent for one that cannot be started
+	KindAttach                  // peer -> supervisor: Attach, then as for a command of the peer's own
+	KindStop                    // peer -> supervisor: Stop, about an attached command
+	KindList                    // -> i: no payload, answered by KindDone with Processes
 )
 
 // Frame is one message. ID numbers the process (or the request) it is about,
@@ -90,7 +95,8 @@ type Seal struct {
 
 // Done answers a request; an empty Error means it was carried out.
 type Done struct {
-	Error string `json:"error,omitempty"`
+	Error     string   `json:"error,omitempty"`
+	Processes []Listed `json:"processes,omitempty"`
 }
 
 // Spec is a command to run. The environment may hold secrets: it travels in
@@ -154,6 +160,28 @@ func toStrings(texts [][]byte) []string {
 type Size struct {
 	Rows uint16 `json:"rows"`
 	Cols uint16 `json:"cols"`
+}
+
+// Attach asks a supervisor for the agent's command: its output from what is
+// still kept on, and with Stdin its input too.
+type Attach struct {
+	Output bool `json:"output"`
+	Stdin  bool `json:"stdin"`
+}
+
+// Stop ends the agent's command for good: SIGTERM, and SIGKILL after Grace.
+type Stop struct {
+	Grace time.Duration `json:"grace"` // in nanoseconds
+}
+
+// Listed is a process of the container. Command is what it says of itself.
+type Listed struct {
+	PID     int           `json:"pid"`
+	Parent  int           `json:"ppid"`
+	UID     int           `json:"uid"`
+	CPU     time.Duration `json:"cpu"`    // used so far, in nanoseconds
+	Memory  int64         `json:"memory"` // resident, in bytes
+	Command string        `json:"command"`
 }
 
 // Exit is how a command ended. Reason is set when it could not be started.

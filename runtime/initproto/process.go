@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Streams are a process's standard streams on our side. A nil Stdin is an
@@ -26,6 +27,7 @@ type Process struct {
 
 	pumps   sync.WaitGroup
 	drained chan struct{} // all output has been written
+	started chan struct{}
 	once    sync.Once
 	ended   chan struct{}
 	exit    Exit
@@ -35,6 +37,17 @@ type Process struct {
 // Start runs a command. It returns as soon as the request is sent: a command
 // that cannot be started ends with Exit.Reason and code 126 or 127.
 func (c *Client) Start(spec Spec, s Streams) (*Process, error) {
+	spec.Stdin = s.Stdin != nil
+	return c.begin(KindStart, spec, s)
+}
+
+// Attach connects to the agent's command of a supervisor. What is done to the
+// process is done to that.
+func (c *Client) Attach(s Streams) (*Process, error) {
+	return c.begin(KindAttach, Attach{Output: s.Stdout != nil || s.Stderr != nil, Stdin: s.Stdin != nil}, s)
+}
+
+func (c *Client) begin(kind Kind, request any, s Streams) (*Process, error) {
 	var p *Process
 	_, err := c.Route(func(id uint32) Sink {
 		p = newProcess(c, id, s)
@@ -43,8 +56,7 @@ func (c *Client) Start(spec Spec, s Streams) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.Stdin = s.Stdin != nil
-	if err := c.w.WriteJSON(KindStart, p.id, spec); err != nil {
+	if err := c.w.WriteJSON(kind, p.id, request); err != nil {
 		c.Forget(p.id)
 		p.end(err)
 		return nil, fmt.Errorf("start command: %w", err)
@@ -56,7 +68,7 @@ func (c *Client) Start(spec Spec, s Streams) (*Process, error) {
 }
 
 func newProcess(c *Client, id uint32, s Streams) *Process {
-	p := &Process{c: c, id: id, ended: make(chan struct{}), drained: make(chan struct{}), stdin: NewOutlet(c.w, KindStdin, id)}
+	p := &Process{c: c, id: id, ended: make(chan struct{}), started: make(chan struct{}), drained: make(chan struct{}), stdin: NewOutlet(c.w, KindStdin, id)}
 	p.stdout = p.drain(KindStdout, s.Stdout)
 	p.stderr = p.drain(KindStderr, s.Stderr)
 	go func() {
@@ -97,6 +109,14 @@ func (p *Process) Take(f Frame) error {
 			return err
 		}
 		return p.stdin.Grant(n)
+	case KindStarted:
+		select {
+		case <-p.started:
+			return fmt.Errorf("process %d started twice: %w", p.id, ErrProtocol)
+		default:
+			close(p.started)
+			return nil
+		}
 	case KindExited:
 		if err := f.Decode(&p.exit); err != nil {
 			return err
@@ -137,9 +157,17 @@ func (p *Process) Wait(ctx context.Context) (Exit, error) {
 // Ended is closed when the process has ended or the connection is lost.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
+// Started is closed when the command runs. It may end without.
+func (p *Process) Started() <-chan struct{} { return p.started }
+
 // Signal sends a signal to the process.
 func (p *Process) Signal(s syscall.Signal) error {
 	return p.c.Send(Frame{Kind: KindSignal, ID: p.id, Payload: []byte{byte(s)}})
+}
+
+// Stop ends the agent's command for good, where p is a look at that.
+func (p *Process) Stop(grace time.Duration) error {
+	return p.c.w.WriteJSON(KindStop, p.id, Stop{Grace: grace})
 }
 
 // Resize tells the process's terminal its new size.

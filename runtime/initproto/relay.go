@@ -2,6 +2,7 @@ package initproto
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,22 +14,26 @@ import (
 )
 
 // Relay serves one peer that speaks this protocol, such as `carboy exec`, out
-// of c: it may start commands and drive its own, nothing else. complete fills
-// in what the peer left open in a command. Relay returns when the peer has
-// gone; the peer's commands are then hung up.
-func (c *Client) Relay(peer io.ReadWriteCloser, complete func(Spec) Spec) error {
-	r := &relay{c: c, peer: peer, complete: complete, out: make(chan Frame, queueLength), gone: make(chan struct{}), far: map[uint32]uint32{}}
+// of c: it may start commands and drive its own, and look at and drive the
+// agent's, nothing else. complete fills in what the peer left open in a command.
+// Relay returns when the peer has gone; the peer's commands are then hung up.
+func (c *Client) Relay(ctx context.Context, peer io.ReadWriteCloser, complete func(Spec) Spec, agent Agent) error {
 	w := NewWriter(peer)
+	r := &relay{c: c, w: w, peer: peer, complete: complete, agent: agent,
+		out: make(chan Frame, queueLength), gone: make(chan struct{}), far: map[uint32]uint32{}, views: map[uint32]*view{}}
 	in := bufio.NewReaderSize(peer, 2*Chunk)
 	if _, err := Handshake(in, w); err != nil {
 		return err
 	}
 	var sent sync.WaitGroup
 	sent.Go(func() { r.send(w) })
-	err := r.receive(in)
+	err := r.receive(ctx, in)
 	close(r.gone)
 	sent.Wait()
 	r.hangUp()
+	for _, v := range r.views {
+		v.close()
+	}
 	return err
 }
 
@@ -39,10 +44,13 @@ const queueLength = 4 * Window / overhead
 
 type relay struct {
 	c        *Client
+	w        *Writer
 	peer     io.Closer
 	complete func(Spec) Spec
+	agent    Agent
 	out      chan Frame
 	gone     chan struct{}
+	views    map[uint32]*view // of the goroutine that receives
 
 	mu  sync.Mutex
 	far map[uint32]uint32 // the peer's id -> carboy-init's
@@ -61,7 +69,7 @@ func (r *relay) send(w *Writer) {
 	}
 }
 
-func (r *relay) receive(in io.Reader) error {
+func (r *relay) receive(ctx context.Context, in io.Reader) error {
 	for {
 		f, err := ReadFrame(in)
 		if errors.Is(err, io.EOF) {
@@ -70,25 +78,35 @@ func (r *relay) receive(in io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if err := r.forward(f); err != nil {
+		if err := r.forward(ctx, f); err != nil {
 			return err
 		}
 	}
 }
 
-func (r *relay) forward(f Frame) error {
+func (r *relay) forward(ctx context.Context, f Frame) error {
 	switch f.Kind {
 	case KindStart:
 		return r.start(f)
-	case KindStdin, KindSignal, KindResize, KindCredit:
+	case KindAttach:
+		return r.attach(ctx, f)
+	case KindList:
+		return r.list(f)
+	case KindStdin, KindSignal, KindResize, KindCredit, KindStop:
 		if err := f.check(); err != nil {
 			return err
+		}
+		if v := r.views[f.ID]; v != nil {
+			return v.take(f)
 		}
 		r.mu.Lock()
 		id, ok := r.far[f.ID]
 		r.mu.Unlock()
 		if !ok {
 			return nil // its command has just ended
+		}
+		if f.Kind == KindStop {
+			return fmt.Errorf("stop of a command of its own: %w", ErrProtocol)
 		}
 		f.ID = id
 		return r.c.Send(f)
@@ -126,12 +144,20 @@ func (r *relay) start(f Frame) error {
 	return r.c.w.WriteJSON(KindStart, id, r.complete(spec))
 }
 
+func (r *relay) list(f Frame) error {
+	id, err := r.route(f.ID)
+	if err != nil {
+		return err
+	}
+	return r.c.Send(Frame{Kind: KindList, ID: id})
+}
+
 // route takes an id of carboy-init's for the peer's. Nothing is sent under the
 // lock: what comes back needs it.
 func (r *relay) route(near uint32) (uint32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, taken := r.far[near]; taken {
+	if _, taken := r.far[near]; taken || r.views[near] != nil {
 		return 0, fmt.Errorf("process %d started twice: %w", near, ErrProtocol)
 	}
 	id, err := r.c.Route(func(uint32) Sink { return &back{relay: r, near: near} })
@@ -158,7 +184,7 @@ type back struct {
 }
 
 func (b *back) Take(f Frame) error {
-	if f.Kind == KindExited {
+	if f.Kind == KindExited || f.Kind == KindDone {
 		b.mu.Lock()
 		delete(b.far, b.near)
 		b.mu.Unlock()

@@ -91,7 +91,7 @@ func newInspect(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect NAME",
 		Short: "Print what is known about a bottle as JSON",
-		Args:  exactly(1, "a bottle"),
+		Args:  exactlyOne("a bottle"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
 				r, err := h.Find(ctx, args[0])

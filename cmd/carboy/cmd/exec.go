@@ -13,6 +13,7 @@ import (
 
 	"carboy/runtime"
 	"carboy/runtime/initproto"
+	"carboy/runtime/supervise"
 )
 
 func newExec(s *settings) *cobra.Command {
@@ -110,9 +111,9 @@ func runIn(ctx context.Context, host *runtime.Host, name string, spec initproto.
 	select {
 	case <-process.Ended():
 	case <-ctx.Done():
-		if err := runtime.Stop(process); err != nil {
+		if err := runtime.Stop(process, runtime.StopTime); err != nil {
 			return initproto.Exit{}, err
 		}
 	}
-	return lastWords(ctx, process)
+	return supervise.LastWords(ctx, process)
 }

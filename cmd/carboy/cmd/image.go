@@ -31,7 +31,7 @@ func newImageImport(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE",
 		Short: "Import images from an archive (docker save, or an OCI layout); - reads standard input",
-		Args:  exactly(1, "an archive"),
+		Args:  exactlyOne("an archive"),
 		RunE: func(c *cobra.Command, args []string) error {
 			archive, err := openArchive(args[0])
 			if err != nil {
@@ -106,7 +106,7 @@ func newPull(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:   "pull REF",
 		Short: "Pull an image from a registry",
-		Args:  exactly(1, "an image reference"),
+		Args:  exactlyOne("an image reference"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
 				img, err := h.Images.Pull(ctx, args[0])

@@ -49,7 +49,10 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 		}
 		r.Env = append(fromFile, r.Env...)
 	}
-	if r.TTY, r.Stdin, err = term.streams(f.tty, f.stdin); err != nil {
+	if f.detach { // only what was asked for: the caller's streams are not the command's
+		r.TTY, _ = strconv.ParseBool(f.tty) // checked by Set
+		r.Stdin, _ = strconv.ParseBool(f.stdin)
+	} else if r.TTY, r.Stdin, err = term.streams(f.tty, f.stdin); err != nil {
 		return nil, err
 	}
 	return runtime.NewPlan(r)

@@ -118,7 +118,8 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see `%s --help`: %w", err, c.CommandPath(), errdefs.ErrInvalidArgument)
 	})
-	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newRm(settings),
+	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newAttach(settings),
+		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings),
 		newGC(settings), newImage(settings), newPull(settings), newConfig(settings), newVersion())
 	tame(root)
 	return root
@@ -171,9 +172,9 @@ func meant(c *cobra.Command, word string) string {
 	return manifest.Suggest(word, known)
 }
 
-func exactly(n int, what string) cobra.PositionalArgs {
+func exactlyOne(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
+		if len(args) != 1 {
 			return fmt.Errorf("give %s: %s: %w", what, c.UseLine(), errdefs.ErrInvalidArgument)
 		}
 		return nil

@@ -4,21 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"carboy/runtime"
 	"carboy/runtime/initproto"
 	"carboy/runtime/invoker"
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/supervise"
 )
 
 // traceVariable names a file descriptor that gets a line at the begin and end
@@ -28,14 +27,20 @@ const traceVariable = "CARBOY_TRACE_FD"
 // runFlags are those of run that are not in the request.
 type runFlags struct {
 	runtime.Request
-	envFile string
-	tty     string
-	stdin   string
-	yes     bool
-	dryRun  bool
-	format  string
-	timings bool
-	keep    bool
+	envFile  string
+	tty      string
+	stdin    string
+	yes      bool
+	dryRun   bool
+	format   string
+	timings  bool
+	keep     bool
+	detach   bool
+	restart  string
+	restarts int
+	timeout  time.Duration
+	idle     time.Duration
+	report   *os.File // of a background process: gets the name of the bottle whose command runs
 }
 
 func newRun(s *settings) *cobra.Command {
@@ -86,6 +91,10 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.Disk, "disk", "", "what the agent may write to its root, as 20GiB; more ends it (default 20GiB)")
 	tri(fl.VarPF, &f.tty, "tty", "t", "give the command a terminal (default as stdin and stdout are one)")
 	tri(fl.VarPF, &f.stdin, "interactive", "i", "pass on standard input (default on)")
+	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the bottle's name")
+	fl.StringVar(&f.restart, "restart", "no", "start a command that fails again: no, on-failure or on-failure:TIMES")
+	fl.DurationVar(&f.timeout, "timeout", 0, "end a command that takes longer, as 2h, with status 124")
+	fl.DurationVar(&f.idle, "idle-timeout", 0, "end a command that neither says nor transfers anything for that long, with status 124")
 	fl.BoolVarP(&f.yes, "yes", "y", false, "do not ask before the start")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and touch nothing")
 	fl.StringVar(&f.format, "format", "text", "of --dry-run: text or json")
@@ -115,6 +124,9 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 	if f.format == "json" && !f.dryRun {
 		return fmt.Errorf("--format json needs --dry-run: %w", errdefs.ErrInvalidArgument)
 	}
+	if err := f.checkLimits(); err != nil {
+		return err
+	}
 	who, err := invoker.Current()
 	if err != nil {
 		return err
@@ -127,8 +139,13 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 	if f.dryRun {
 		return printPlan(c.OutOrStdout(), plan, f.format)
 	}
-	if err := f.checkTerminal(); err != nil {
+	if f.report, err = inheritedFile(supervisorVariable); err != nil {
 		return err
+	}
+	if f.report == nil {
+		if err := f.checkTerminal(); err != nil {
+			return err
+		}
 	}
 	return failedUnlessUsage(f.launch(c.Context(), s, who, plan, term, start))
 }
@@ -161,8 +178,13 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	if options.Runsc, note, err = host.ChooseRuntime(ctx, plan.Runtime); err != nil {
 		return err
 	}
-	if err := f.confirm(ctx, plan, options, note); err != nil {
-		return err
+	if f.report == nil { // else it was confirmed where this process was started
+		if err := f.confirm(ctx, plan, options, note); err != nil {
+			return err
+		}
+	}
+	if f.detach && f.report == nil {
+		return detach(ctx, trace)
 	}
 	sweep(ctx, host)
 	return f.live(ctx, host, plan, options, term)
@@ -204,7 +226,7 @@ func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.P
 			printTimings(os.Stderr, host.Trace.Steps())
 		}
 	}()
-	exit, err := supervise(ctx, bottle, plan, term)
+	exit, err := f.supervise(ctx, bottle, plan, term)
 	if err != nil {
 		return failed{err}
 	}
@@ -222,10 +244,10 @@ func ended(exit initproto.Exit) error {
 	return nil
 }
 
-// supervise holds the terminal while the command runs. When ctx ends, by a
+// inForeground holds the terminal while the command runs. When ctx ends, by a
 // signal to carboy, or nobody reads the output any more, the command is ended
 // gracefully.
-func supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term terminal) (initproto.Exit, error) {
+func inForeground(ctx context.Context, b *runtime.Bottle, o supervise.Options, plan *runtime.Plan, term terminal) (initproto.Exit, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	streams, restore, err := term.connect(plan.TTY, plan.Stdin, cancel)
@@ -233,89 +255,54 @@ func supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term 
 		return initproto.Exit{}, err
 	}
 	defer restore()
-	process, err := b.Start(streams, term.size())
-	if err != nil {
-		return initproto.Exit{}, fmt.Errorf("start the agent's command: %w", err)
-	}
-	live, end := context.WithCancel(ctx)
+	o.Streams, o.Size = streams, term.size()
+	o.Say = func(err error) { fmt.Fprintf(os.Stderr, "carboy: %v%s", words(err), term.newline(plan.TTY)) }
 	if plan.TTY {
-		go term.follow(live, process.Resize)
+		o.Follow = term.follow
 	}
-	say := func(err error) { fmt.Fprintf(os.Stderr, "carboy: %v%s", err, term.newline(plan.TTY)) }
-	var tending sync.WaitGroup
-	defer func() {
-		end()
-		tending.Wait() // it must not meet the tear-down
-	}()
-	tending.Go(func() {
-		if err := b.Tend(live, say); err != nil {
-			say(err)
-			cancel()
-		}
-	})
-	go watchProxy(live, b, process, say)
-	select {
-	case <-process.Ended():
-	case <-ctx.Done():
-		if err := runtime.Stop(process); err != nil {
-			return initproto.Exit{}, fmt.Errorf("stop the agent: %w", err)
-		}
-	}
-	return lastWords(ctx, process)
+	return supervise.Run(ctx, b, o)
 }
 
-// lastWordsTime is how long the output of a command that was told to end, and
-// its end, may take: whoever reads may have stopped to.
-const lastWordsTime = 5 * time.Second
-
-// lastWords waits for the output and the end of a command, but not for ever
-// once ctx has ended.
-func lastWords(ctx context.Context, p *initproto.Process) (initproto.Exit, error) {
-	late, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer giveUp(nil)
-	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(lastWordsTime, func() { giveUp(errors.New("nobody takes the command's output")) })
-	})
-	defer stop()
-	return p.Wait(late)
-}
-
-// watchProxy tells at once when the agent is cut off. It is not freed: there is
-// no other way out.
-func watchProxy(ctx context.Context, b *runtime.Bottle, p *initproto.Process, say func(error)) {
-	select {
-	case <-ctx.Done():
-	case <-p.Ended():
-	case <-b.ProxyEnded():
-		say(fmt.Errorf("the proxy ended (%s): the agent is cut off", b.ProxyEnd(ctx)))
+// supervise runs the command where this process is.
+func (f *runFlags) supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term terminal) (initproto.Exit, error) {
+	o := supervise.Options{Restarts: f.restarts, Timeout: f.timeout, Idle: f.idle}
+	if f.report != nil {
+		return f.inBackground(ctx, b, o)
 	}
+	return inForeground(ctx, b, o, plan, term)
 }
 
 // newTrace is nil unless somebody looks.
 func newTrace(start time.Time, timings bool) (*runtime.Trace, error) {
-	text := os.Getenv(traceVariable)
-	if text == "" && !timings {
-		return nil, nil
+	out, err := inheritedFile(traceVariable)
+	if err != nil || out == nil && !timings {
+		return nil, err
 	}
 	t := &runtime.Trace{Start: start}
-	if text == "" {
-		return t, nil
+	if out != nil {
+		t.Out = out
 	}
-	fd, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || !inherited(int(fd)) {
-		return nil, fmt.Errorf("%s=%s: not a file descriptor that the caller opened: %w", traceVariable, text, errdefs.ErrInvalidArgument)
-	}
-	t.Out = io.Writer(os.NewFile(uintptr(fd), "trace"))
 	return t, nil
 }
 
-// inherited tells descriptors that the caller left to us from our own, which
-// are all closed on exec; from here on, this one is as well.
-func inherited(fd int) bool {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	if err != nil || fd > 2 && flags&unix.FD_CLOEXEC != 0 {
-		return false
+// checkLimits reads --restart and the limits of time.
+func (f *runFlags) checkLimits() error {
+	if f.timeout < 0 || f.idle < 0 {
+		return fmt.Errorf("--timeout and --idle-timeout: give a time above zero, as 2h: %w", errdefs.ErrInvalidArgument)
 	}
-	unix.CloseOnExec(fd)
-	return true
+	policy, times, limited := strings.Cut(f.restart, ":")
+	switch {
+	case policy == "no" && !limited:
+		return nil
+	case policy == "on-failure" && !limited:
+		f.restarts = -1 // for ever
+		return nil
+	case policy == "on-failure":
+		n, err := strconv.ParseUint(times, 10, 31)
+		f.restarts = int(n)
+		if err == nil && n > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("--restart %q: choose no, on-failure or on-failure:TIMES: %w", f.restart, errdefs.ErrInvalidArgument)
 }

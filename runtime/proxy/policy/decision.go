@@ -55,12 +55,18 @@ func Printable(s string) string {
 // marks that turn the direction of writing, cut. Text that is safe is returned
 // as it is.
 func Escape(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
-		quoted := strconv.QuoteToASCII(s)
-		s = quoted[1 : len(quoted)-1]
-	}
+	s = Visible(s)
 	if len(s) > mostShown {
 		s = s[:mostShown-3] + "..."
 	}
 	return s
+}
+
+// Visible is Escape without a bound on the length.
+func Visible(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return s
+	}
+	quoted := strconv.QuoteToASCII(s)
+	return quoted[1 : len(quoted)-1]
 }
