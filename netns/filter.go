@@ -3,6 +3,8 @@ package netns
 import (
 	"net/netip"
 
+	"carboy/netns/nft"
+
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
@@ -15,35 +17,35 @@ var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
 // filter is the second line behind the topology. What is neither loopback nor
 // the egress link is the internal link, so the rules are right before either
 // link exists. They also hold a proxy that was taken over to its ports.
-func (n *Network) filter() []chain {
-	proxy := rule(ip4(), dest(host(ProxyAddr)), port(unix.IPPROTO_TCP, n.ProxyPort))
-	input := []words{
-		rule(from("lo"), accept()),
-		rule(from(linkName), known(), accept()),
-		rule(notFrom(linkName), proxy, accept()),
+func (n *Network) filter() []nft.Chain {
+	proxy := nft.Rule(nft.IP4(), nft.Dest(nft.Host(ProxyAddr)), nft.Port(unix.IPPROTO_TCP, n.ProxyPort))
+	input := []nft.Words{
+		nft.Rule(nft.From("lo"), nft.Accept()),
+		nft.Rule(nft.From(linkName), nft.Known(), nft.Accept()),
+		nft.Rule(nft.NotFrom(linkName), proxy, nft.Accept()),
 	}
-	output := []words{
-		rule(to("lo"), accept()),
-		rule(notTo(linkName), known(), accept()),
-		rule(notTo(linkName), drop()),
-		rule(ip4(), dest(linkLocal), reset()),
-		rule(ip4(), dest(linkLocal), drop()),
-		rule(known(), accept()),
+	output := []nft.Words{
+		nft.Rule(nft.To("lo"), nft.Accept()),
+		nft.Rule(nft.NotTo(linkName), nft.Known(), nft.Accept()),
+		nft.Rule(nft.NotTo(linkName), nft.Drop()),
+		nft.Rule(nft.IP4(), nft.Dest(linkLocal), nft.Reset()),
+		nft.Rule(nft.IP4(), nft.Dest(linkLocal), nft.Drop()),
+		nft.Rule(nft.Known(), nft.Accept()),
 	}
 	for _, r := range n.Resolvers {
 		for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-			output = append(output, rule(ip4(), dest(host(r)), port(protocol, 53), accept()))
+			output = append(output, nft.Rule(nft.IP4(), nft.Dest(nft.Host(r)), nft.Port(protocol, 53), nft.Accept()))
 		}
 	}
 	for _, p := range n.Ports {
-		output = append(output, rule(ip4(), port(unix.IPPROTO_TCP, p), accept()))
+		output = append(output, nft.Rule(nft.IP4(), nft.Port(unix.IPPROTO_TCP, p), nft.Accept()))
 	}
-	output = append(output, reset())
-	base := func(name string, hook *nftables.ChainHook, rules []words) chain {
-		return chain{name: name, kind: nftables.ChainTypeFilter, hook: hook, priority: nftables.ChainPriorityFilter,
-			policy: nftables.ChainPolicyDrop, rules: rules}
+	output = append(output, nft.Reset())
+	base := func(name string, hook *nftables.ChainHook, rules []nft.Words) nft.Chain {
+		return nft.Chain{Name: name, Kind: nftables.ChainTypeFilter, Hook: hook, Priority: nftables.ChainPriorityFilter,
+			Policy: nftables.ChainPolicyDrop, Rules: rules}
 	}
-	return []chain{
+	return []nft.Chain{
 		base("input", nftables.ChainHookInput, input),
 		base("forward", nftables.ChainHookForward, nil),
 		base("output", nftables.ChainHookOutput, output),
@@ -56,5 +58,5 @@ func (n *Network) installFilter() error {
 	if err != nil {
 		return err
 	}
-	return replace(c, filterTable, n.filter())
+	return nft.Replace(c, filterTable, n.filter())
 }

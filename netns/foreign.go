@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"carboy/netns/nft"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
@@ -103,7 +105,7 @@ func (p place) native() (*nftables.Chain, error) {
 // all the same, as sealed as ever, and its operator has to open the range
 // there.
 func (p place) acceptNative(used netip.Prefix) error {
-	err := p.change(rule(ip4(), source(used), accept()), rule(ip4(), dest(used), known(), accept()))
+	err := p.change(nft.Rule(nft.IP4(), nft.Source(used), nft.Accept()), nft.Rule(nft.IP4(), nft.Dest(used), nft.Known(), nft.Accept()))
 	if errors.Is(err, unix.EPERM) {
 		return nil
 	}
@@ -113,7 +115,7 @@ func (p place) acceptNative(used netip.Prefix) error {
 func (p place) removeNative() error { return p.change() }
 
 // change makes these our rules in the chain of a place, unless it has gone.
-func (p place) change(rules ...words) (err error) {
+func (p place) change(rules ...nft.Words) (err error) {
 	defer func() {
 		if errors.Is(err, unix.ENOENT) {
 			err = nil

@@ -72,7 +72,7 @@ func prepare() error {
 func needRoot(t testing.TB) {
 	t.Helper()
 	if !*root {
-		t.Skip("needs root: make deps && sudo go test ./netns -root")
+		t.Skip("needs root: make deps && sudo go test ./netns/... -root")
 	}
 	for _, program := range []string{"nft", "iptables-nft", "iptables-legacy", "iptables-legacy-save"} {
 		if _, err := exec.LookPath(program); err != nil {

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"carboy/netns/nft"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -105,15 +107,15 @@ func (s shared) ensure() error {
 }
 
 // assertTable does nothing where the table is as wanted, else replaces it.
-func assertTable(want []chain) error {
+func assertTable(want []nft.Chain) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	if diff(c, natTable, want) == nil {
+	if nft.Diff(c, natTable, want) == nil {
 		return nil
 	}
-	return replace(c, natTable, want)
+	return nft.Replace(c, natTable, want)
 }
 
 // onHost are the resolvers that are addresses of this host: dnsmasq or unbound
@@ -131,48 +133,48 @@ func onHost(resolvers []netip.Addr, addrs []net.Addr) []netip.Addr {
 
 // hostTable lets the range out and nothing in: not to each other, not to the
 // host itself, not to link-local services such as a cloud's metadata.
-func hostTable(used netip.Prefix, resolvers []netip.Addr, router bool) []chain {
-	nat := chain{
-		name: "postrouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting,
-		priority: nftables.ChainPriorityNATSource, policy: nftables.ChainPolicyAccept,
-		rules: []words{rule(source(used), notDest(used), words{&expr.Masq{}})},
+func hostTable(used netip.Prefix, resolvers []netip.Addr, router bool) []nft.Chain {
+	nat := nft.Chain{
+		Name: "postrouting", Kind: nftables.ChainTypeNAT, Hook: nftables.ChainHookPostrouting,
+		Priority: nftables.ChainPriorityNATSource, Policy: nftables.ChainPolicyAccept,
+		Rules: []nft.Words{nft.Rule(nft.Source(used), nft.NotDest(used), nft.Words{&expr.Masq{}})},
 	}
 	early := nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 1)
-	filter := func(name string, hook *nftables.ChainHook, rules []words) chain {
-		return chain{name: name, kind: nftables.ChainTypeFilter, hook: hook, priority: early, policy: nftables.ChainPolicyAccept, rules: rules}
+	filter := func(name string, hook *nftables.ChainHook, rules []nft.Words) nft.Chain {
+		return nft.Chain{Name: name, Kind: nftables.ChainTypeFilter, Hook: hook, Priority: early, Policy: nftables.ChainPolicyAccept, Rules: rules}
 	}
-	return []chain{
+	return []nft.Chain{
 		nat,
 		filter("forward", nftables.ChainHookForward, forwardRules(used, router)),
 		filter("input", nftables.ChainHookInput, inputRules(used, resolvers)),
 	}
 }
 
-func forwardRules(used netip.Prefix, router bool) []words {
-	rules := []words{
-		rule(source(used), dest(used), drop()),
-		rule(source(used), dest(linkLocal), drop()),
-		rule(dest(used), unknown(), drop()), // bottles are called by nobody
-		rule(source(used), clampMSS()),
+func forwardRules(used netip.Prefix, router bool) []nft.Words {
+	rules := []nft.Words{
+		nft.Rule(nft.Source(used), nft.Dest(used), nft.Drop()),
+		nft.Rule(nft.Source(used), nft.Dest(linkLocal), nft.Drop()),
+		nft.Rule(nft.Dest(used), nft.Unknown(), nft.Drop()), // bottles are called by nobody
+		nft.Rule(nft.Source(used), nft.ClampMSS()),
 	}
 	if !router {
 		// ip_forward is on for the bottles' sake only.
-		rules = append(rules, rule(notSource(used), notDest(used), drop()))
+		rules = append(rules, nft.Rule(nft.NotSource(used), nft.NotDest(used), nft.Drop()))
 	}
 	return rules
 }
 
-func inputRules(used netip.Prefix, resolvers []netip.Addr) []words {
-	rules := []words{
-		rule(from("lo"), accept()), // the host has an address of the range itself
-		rule(source(used), known(), accept()),
+func inputRules(used netip.Prefix, resolvers []netip.Addr) []nft.Words {
+	rules := []nft.Words{
+		nft.Rule(nft.From("lo"), nft.Accept()), // the host has an address of the range itself
+		nft.Rule(nft.Source(used), nft.Known(), nft.Accept()),
 	}
 	for _, r := range resolvers {
 		for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-			rules = append(rules, rule(source(used), dest(host(r)), port(protocol, 53), accept()))
+			rules = append(rules, nft.Rule(nft.Source(used), nft.Dest(nft.Host(r)), nft.Port(protocol, 53), nft.Accept()))
 		}
 	}
-	return append(rules, rule(source(used), drop()))
+	return append(rules, nft.Rule(nft.Source(used), nft.Drop()))
 }
 
 // leaveNAT counts the bottle out; the last one restores the host.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"carboy/netns/nft"
+
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 )
@@ -213,5 +215,5 @@ func (n *Network) verifyFilter() error {
 	if err != nil {
 		return err
 	}
-	return diff(c, filterTable, n.filter())
+	return nft.Diff(c, filterTable, n.filter())
 }

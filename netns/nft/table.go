@@ -1,4 +1,4 @@
-package netns
+package nft
 
 import (
 	"bytes"
@@ -10,40 +10,41 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// chain is a base chain with its rules.
-type chain struct {
-	name     string
-	kind     nftables.ChainType
-	hook     *nftables.ChainHook
-	priority *nftables.ChainPriority
-	policy   nftables.ChainPolicy
-	rules    []words
+// Chain is a base chain with its rules.
+type Chain struct {
+	Name     string
+	Kind     nftables.ChainType
+	Hook     *nftables.ChainHook
+	Priority *nftables.ChainPriority
+	Policy   nftables.ChainPolicy
+	Rules    []Words
 }
 
 // write queues a table for one transaction.
-func write(c *nftables.Conn, table *nftables.Table, chains []chain) {
+func write(c *nftables.Conn, table *nftables.Table, chains []Chain) {
 	c.AddTable(table)
 	for i := range chains {
 		in := &chains[i]
 		made := c.AddChain(&nftables.Chain{
-			Table: table, Name: in.name, Type: in.kind, Hooknum: in.hook, Priority: in.priority, Policy: &in.policy,
+			Table: table, Name: in.Name, Type: in.Kind, Hooknum: in.Hook, Priority: in.Priority, Policy: &in.Policy,
 		})
-		for _, r := range in.rules {
+		for _, r := range in.Rules {
 			c.AddRule(&nftables.Rule{Table: table, Chain: made, Exprs: r})
 		}
 	}
 }
 
-// replace puts a table in force, with what stood there gone, in one transaction.
-func replace(c *nftables.Conn, table *nftables.Table, chains []chain) error {
+// Replace puts a table in force, with what stood there gone, in one transaction.
+func Replace(c *nftables.Conn, table *nftables.Table, chains []Chain) error {
 	c.AddTable(table) // so that there is one to delete
 	c.DelTable(table)
 	write(c, table, chains)
 	return c.Flush()
 }
 
-// diff reads a table back and names every chain that is not as written.
-func diff(c *nftables.Conn, table *nftables.Table, want []chain) error {
+// Diff reads a table back and names every chain that is not as written; nil
+// means that all are.
+func Diff(c *nftables.Conn, table *nftables.Table, want []Chain) error {
 	all, err := c.ListChainsOfTableFamily(table.Family)
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
@@ -59,32 +60,32 @@ func diff(c *nftables.Conn, table *nftables.Table, want []chain) error {
 		errs = append(errs, fmt.Errorf("it has %d chains, not %d", len(found), len(want)))
 	}
 	for i := range want {
-		if err := want[i].diff(c, table, found[want[i].name]); err != nil {
-			errs = append(errs, fmt.Errorf("chain %s: %w", want[i].name, err))
+		if err := want[i].diff(c, table, found[want[i].Name]); err != nil {
+			errs = append(errs, fmt.Errorf("chain %s: %w", want[i].Name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (want *chain) diff(c *nftables.Conn, table *nftables.Table, has *nftables.Chain) error {
+func (want *Chain) diff(c *nftables.Conn, table *nftables.Table, has *nftables.Chain) error {
 	if has == nil {
 		return errors.New("missing")
 	}
-	if has.Type != want.kind || has.Hooknum == nil || *has.Hooknum != *want.hook || has.Priority == nil || *has.Priority != *want.priority {
+	if has.Type != want.Kind || has.Hooknum == nil || *has.Hooknum != *want.Hook || has.Priority == nil || *has.Priority != *want.Priority {
 		return errors.New("another hook or priority than written")
 	}
-	if has.Policy == nil || *has.Policy != want.policy {
+	if has.Policy == nil || *has.Policy != want.Policy {
 		return errors.New("another policy than written")
 	}
 	rules, err := c.GetRules(table, has)
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}
-	if len(rules) != len(want.rules) {
-		return fmt.Errorf("%d rules, not %d", len(rules), len(want.rules))
+	if len(rules) != len(want.Rules) {
+		return fmt.Errorf("%d rules, not %d", len(rules), len(want.Rules))
 	}
 	for i, r := range rules {
-		if !equal(table, r.Exprs, want.rules[i]) {
+		if !equal(table, r.Exprs, want.Rules[i]) {
 			return fmt.Errorf("rule %d is not as written", i+1)
 		}
 	}
@@ -92,7 +93,7 @@ func (want *chain) diff(c *nftables.Conn, table *nftables.Table, has *nftables.C
 }
 
 // equal compares rules as the kernel gets them.
-func equal(table *nftables.Table, has, want words) bool {
+func equal(table *nftables.Table, has, want Words) bool {
 	want = slices.DeleteFunc(slices.Clone(want), neverRead)
 	if len(has) != len(want) {
 		return false
