@@ -9,6 +9,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/links"
+	"carboy/netns/sysctl"
 )
 
 // undoTime bounds the undoing of an Attach that failed.
@@ -50,7 +53,7 @@ func (n *Network) plugInternal(ctx context.Context, mark *os.File) error {
 	if err := n.record.plug(ctx, n.record.Internal, n.IsolatedPath(), mark); err != nil {
 		return err
 	}
-	return setSysctl(forwardKey, "0") // ptp turned it on
+	return sysctl.Set(sysctl.Forward, "0") // ptp turned it on
 }
 
 // undo takes back what Attach made of itself.
@@ -59,9 +62,9 @@ func (n *Network) undo(ctx context.Context) error {
 	defer cancel()
 	return errors.Join(
 		n.record.detach(ctx, n.egress),
-		inNamespace(n.egress, deleteLinks),
-		inNamespace(n.isolated, deleteLinks),
-		inNamespace(n.egress, func() error { return setSysctl(forwardKey, "0") }),
+		inNamespace(n.egress, links.DeleteAll),
+		inNamespace(n.isolated, links.DeleteAll),
+		inNamespace(n.egress, func() error { return sysctl.Set(sysctl.Forward, "0") }),
 	)
 }
 
@@ -103,9 +106,9 @@ func (r Record) detachOwn(ctx context.Context, ns *os.File) error {
 	link, err := r.hostLink()
 	errs := []error{err}
 	if ns != nil {
-		errs = append(errs, inNamespace(ns, func() error { return deleteLink(linkName) }))
+		errs = append(errs, inNamespace(ns, func() error { return links.Delete(linkName) }))
 	}
-	return errors.Join(append(errs, awaitGone(ctx, link), r.release(ctx), r.leaveNAT(ctx))...)
+	return errors.Join(append(errs, links.AwaitGone(ctx, link), r.release(ctx), r.leaveNAT(ctx))...)
 }
 
 // removeFiles also removes the instance's directory, unless its owner keeps
@@ -150,7 +153,7 @@ func (r Record) holds(ns *os.File) (bool, error) {
 	}
 	has := false
 	err = inNamespace(ns, func() (err error) {
-		has, err = linkHolds(linkName, given)
+		has, err = links.Holds(linkName, given)
 		return err
 	})
 	return has, err

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
 	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"carboy/netns/links"
 )
 
 // cniVersion is the newest that Debian 12's plugins (1.1.1) take.
@@ -129,7 +131,7 @@ func (r Record) plugged() ([]netip.Addr, error) {
 	}
 	var addrs []netip.Addr
 	for _, ip := range result.IPs {
-		addrs = append(addrs, addrOf(ip.Address.IP))
+		addrs = append(addrs, links.AddrOf(ip.Address.IP))
 	}
 	return addrs, nil
 }

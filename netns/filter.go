@@ -3,10 +3,10 @@ package netns
 import (
 	"net/netip"
 
-	"carboy/netns/nft"
-
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/nft"
 )
 
 // filterTable is the table in the egress namespace.

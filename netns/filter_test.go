@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/sysctl"
 )
 
 // hostLinkAddr is the host's end of every egress link.
@@ -197,9 +199,9 @@ func (s *sealed) checkAgent(t *testing.T) {
 	must(t, inNamespace(ns, func() error { return netlink.RouteAdd(def) }))
 	s.try(ns)
 	// Even where the proxy's namespace forwards, its filter does not.
-	must(t, inNamespace(s.bottle.egress, func() error { return setSysctl(forwardKey, "1") }))
+	must(t, inNamespace(s.bottle.egress, func() error { return sysctl.Set(sysctl.Forward, "1") }))
 	s.try(ns)
-	must(t, inNamespace(s.bottle.egress, func() error { return setSysctl(forwardKey, "0") }))
+	must(t, inNamespace(s.bottle.egress, func() error { return sysctl.Set(sysctl.Forward, "0") }))
 	must(t, inNamespace(ns, func() error { return netlink.RouteDel(def) }))
 	if where := s.arrived(); len(where) > 0 {
 		t.Errorf("the agent reached %v", where)

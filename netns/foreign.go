@@ -6,12 +6,12 @@ import (
 	"net/netip"
 	"strings"
 
-	"carboy/netns/nft"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/nft"
 )
 
 // nativeTool stands for nftables itself in a place: firewalld and an operator's

@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-)
 
-const forwardKey = "net/ipv4/ip_forward"
+	"carboy/netns/sysctl"
+)
 
 // forwarding is what the host's forwarding was before the first bottle: ptp
 // turns it on, and the last bottle puts it back. On a host that does not route
@@ -23,7 +23,7 @@ type forwarding map[string]string
 
 func readForwarding() (forwarding, error) {
 	f := forwarding{}
-	if err := f.read(forwardKey); err != nil || f.router() {
+	if err := f.read(sysctl.Forward); err != nil || f.router() {
 		return f, err
 	}
 	links, err := filepath.Glob("/proc/sys/net/ipv4/conf/*/forwarding")
@@ -40,7 +40,7 @@ func readForwarding() (forwarding, error) {
 }
 
 func (f forwarding) read(key string) (err error) {
-	value, err := getSysctl(key)
+	value, err := sysctl.Get(key)
 	if err == nil {
 		f[key] = value
 	}
@@ -48,7 +48,7 @@ func (f forwarding) read(key string) (err error) {
 }
 
 // router says whether the host forwarded packets before the first bottle.
-func (f forwarding) router() bool { return f[forwardKey] == "1" }
+func (f forwarding) router() bool { return f[sysctl.Forward] == "1" }
 
 func (f forwarding) String() string {
 	b, _ := json.Marshal(f) // strings only
@@ -73,11 +73,11 @@ func (f forwarding) restore() error {
 	if f.router() {
 		return nil
 	}
-	keys := slices.DeleteFunc(slices.Sorted(maps.Keys(f)), func(key string) bool { return key == forwardKey })
-	for _, key := range append([]string{forwardKey}, keys...) {
-		now, err := getSysctl(key)
+	keys := slices.DeleteFunc(slices.Sorted(maps.Keys(f)), func(key string) bool { return key == sysctl.Forward })
+	for _, key := range append([]string{sysctl.Forward}, keys...) {
+		now, err := sysctl.Get(key)
 		if err == nil && now != f[key] {
-			err = setSysctl(key, f[key])
+			err = sysctl.Set(key, f[key])
 		}
 		if err := ignoreAbsent(err); err != nil { // the link has gone
 			return err

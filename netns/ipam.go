@@ -9,6 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"carboy/netns/links"
 )
 
 // reserved are the bottle's addresses in host-local's store: one file per
@@ -59,4 +63,23 @@ func (r Record) release(ctx context.Context) error {
 		return err // nothing to run a plugin for
 	}
 	return r.unplug(ctx, r.Egress, "")
+}
+
+// hostLink is the host's end of the egress link, nil without one. Its name is
+// ptp's choice, so it is found by the route that ptp made to the bottle's
+// address, which host-local has on file. An ADD killed before it made the route
+// leaves a link that cannot be told from others; it goes with its namespace a
+// few milliseconds after the last holder.
+func (r Record) hostLink() (netlink.Link, error) {
+	given, err := r.reserved()
+	if err != nil {
+		return nil, err
+	}
+	for _, addr := range given {
+		link, err := links.RoutedTo(addr)
+		if link != nil || err != nil {
+			return link, err
+		}
+	}
+	return nil, nil
 }

@@ -10,9 +10,9 @@ import (
 	"syscall"
 	"testing"
 
-	private "carboy/test/world"
-
 	"golang.org/x/sys/unix"
+
+	private "carboy/test/world"
 )
 
 var root = flag.Bool("root", false, "run the tests that need root, in namespaces of their own")

@@ -3,12 +3,13 @@ package netns
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/sysctl"
 )
 
 // hardening is set before any link is plugged. A fresh namespace inherits
@@ -48,7 +49,7 @@ func newNamespace() (ns *os.File, err error) {
 
 func harden() error {
 	for key, value := range hardening {
-		err := setSysctl(key, value)
+		err := sysctl.Set(key, value)
 		if os.IsNotExist(err) && strings.HasPrefix(key, "net/ipv6") {
 			continue // a kernel without IPv6
 		}
@@ -57,19 +58,6 @@ func harden() error {
 		}
 	}
 	return nil
-}
-
-// setSysctl acts on the calling thread's namespace.
-func setSysctl(key, value string) error {
-	return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0)
-}
-
-func getSysctl(key string) (string, error) {
-	b, err := os.ReadFile(filepath.Join("/proc/sys", key))
-	if err != nil {
-		return "", err
-	}
-	return string(b[:max(0, len(b)-1)]), nil
 }
 
 // inNamespace runs f on a thread that is in the namespace.

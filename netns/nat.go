@@ -11,11 +11,11 @@ import (
 	"slices"
 	"strings"
 
-	"carboy/netns/nft"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/nft"
 )
 
 // natTable is the one table on the host, for all bottles. The first bottle

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"carboy/netns/links"
+	"carboy/netns/sysctl"
 )
 
 // withoutLast drops what changes with each bottle that comes and goes beside
@@ -60,9 +63,9 @@ func TestReassert(t *testing.T) {
 			t.Errorf("%s: no way out", name)
 		}
 	}
-	must(t, setSysctl(forwardKey, "0")) // an operator's decision
+	must(t, sysctl.Set(sysctl.Forward, "0")) // an operator's decision
 	must(t, n.Reassert(t.Context()))
-	if now, err := getSysctl(forwardKey); err != nil || now != "0" {
+	if now, err := sysctl.Get(sysctl.Forward); err != nil || now != "0" {
 		t.Errorf("forwarding is %s, %v", now, err)
 	}
 	must(t, n.down())
@@ -100,14 +103,14 @@ func TestForwarding(t *testing.T) {
 	far := serve(t, w.internet, gateway, 80)
 	across := func() bool { return asks(lan, "tcp", gateway, 80) }
 
-	must(t, setSysctl("net/ipv4/conf/lan0/forwarding", "0"))
-	must(t, setSysctl("net/ipv4/conf/up0/forwarding", "1"))
+	must(t, sysctl.Set("net/ipv4/conf/lan0/forwarding", "0"))
+	must(t, sysctl.Set("net/ipv4/conf/up0/forwarding", "1"))
 	before := w.snapshot(t)
 	if across() {
 		t.Error("forwards before")
 	}
 	n := w.bottle(t, w.config("abc", dir))
-	if now, _ := getSysctl(forwardKey); now != "1" {
+	if now, _ := sysctl.Get(sysctl.Forward); now != "1" {
 		t.Error("the plugin is expected to turn forwarding on")
 	}
 	if across() || far.arrived.Load() > 0 {
@@ -116,7 +119,7 @@ func TestForwarding(t *testing.T) {
 	must(t, n.down())
 	unchanged(t, "no router", before, w.snapshot(t))
 
-	must(t, setSysctl(forwardKey, "1")) // control: a router stays one
+	must(t, sysctl.Set(sysctl.Forward, "1")) // control: a router stays one
 	before = w.snapshot(t)
 	n = w.bottle(t, w.config("def", dir))
 	if !across() || far.arrived.Load() != 1 {
@@ -217,7 +220,7 @@ func TestTracesOfAKilledLast(t *testing.T) {
 	must(t, n.Close())
 	link, err := n.record.hostLink()
 	must(t, err)
-	must(t, awaitGone(t.Context(), link))
+	must(t, links.AwaitGone(t.Context(), link))
 
 	c := w.config("def", dir)
 	c.Range = hostRange("10.88.0.0/16")

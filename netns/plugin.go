@@ -20,6 +20,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/flock"
 )
 
 // PluginDirs are where distributions and others install CNI plugins.
@@ -104,7 +106,7 @@ func (r Record) takeMark(ctx context.Context) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(ctx, f); err != nil {
+	if err := flock.Lock(ctx, f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -126,12 +128,12 @@ func (r Record) awaitPlugins(ctx context.Context) error {
 	defer f.Close()
 	patience, cancel := context.WithTimeout(ctx, markTime)
 	defer cancel()
-	if flock(patience, f) == nil {
+	if flock.Lock(patience, f) == nil {
 		return nil
 	}
 	ctx, stop := context.WithTimeout(ctx, pluginTime)
 	defer stop()
-	if err := errors.Join(killHolders(f), flock(ctx, f)); err != nil {
+	if err := errors.Join(killHolders(f), flock.Lock(ctx, f)); err != nil {
 		return fmt.Errorf("end the bottle's CNI plugins: %w", err)
 	}
 	return nil
@@ -162,19 +164,4 @@ func killHolders(f *os.File) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// flock waits for a lock that goes with the file.
-func flock(ctx context.Context, f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Millisecond):
-		}
-	}
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/links"
 )
 
 // defaultRanges are tried in order. 100.64.0.0/10 is not among them: the rules
@@ -94,11 +96,11 @@ const shortest = 4
 // hostPrefixes are the routes of every table, but default ones, and the
 // addresses of every link.
 func hostPrefixes() ([]use, error) {
-	links, err := linkNames()
+	names, err := links.Names()
 	if err != nil {
 		return nil, err
 	}
-	routes, err := listed(func() ([]netlink.Route, error) {
+	routes, err := links.Listed(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
@@ -110,29 +112,17 @@ func hostPrefixes() ([]use, error) {
 			continue
 		}
 		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil && p.Bits() >= shortest {
-			uses = append(uses, use{p, fmt.Sprintf("route of table %d by link %q", r.Table, links[r.LinkIndex])})
+			uses = append(uses, use{p, fmt.Sprintf("route of table %d by link %q", r.Table, names[r.LinkIndex])})
 		}
 	}
-	addrs, err := listed(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
+	addrs, err := links.Listed(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.IPNet.String()); err == nil {
-			uses = append(uses, use{p.Masked(), fmt.Sprintf("address of link %q", links[a.LinkIndex])})
+			uses = append(uses, use{p.Masked(), fmt.Sprintf("address of link %q", names[a.LinkIndex])})
 		}
 	}
 	return uses, nil
-}
-
-func linkNames() (map[int]string, error) {
-	links, err := listed(netlink.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	names := map[int]string{}
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
-	return names, nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/flock"
 )
 
 // shared is what all bottles of a host share, below the state directory. Its
@@ -54,7 +56,7 @@ func (s shared) lock(ctx context.Context) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := flock(ctx, file); err != nil {
+		if err := flock.Lock(ctx, file); err != nil {
 			return nil, errors.Join(err, file.Close())
 		}
 		if same(file, s.lockFile()) {

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 
-	"carboy/netns/nft"
-
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+
+	"carboy/netns/links"
+	"carboy/netns/nft"
+	"carboy/netns/sysctl"
 )
 
 // Verify reads back what isolation rests on and names every point that is not
@@ -67,13 +69,13 @@ func (n *Network) verifyPeer(link netlink.Link) error {
 }
 
 func verifyRoutes() error {
-	routes, err := listed(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
+	routes, err := links.Listed(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	var errs []error
 	for _, r := range routes {
-		if r.Dst == nil || !internalLink.Contains(addrOf(r.Dst.IP)) || r.Dst.IP.IsUnspecified() {
+		if r.Dst == nil || !internalLink.Contains(links.AddrOf(r.Dst.IP)) || r.Dst.IP.IsUnspecified() {
 			errs = append(errs, fmt.Errorf("route to %v", r.Dst))
 		}
 	}
@@ -108,7 +110,7 @@ func (n *Network) verifyEgress(agent netlink.Link) error {
 }
 
 func (n *Network) verifyInternalAddr(internal netlink.Link) error {
-	held, err := heldBy(internal)
+	held, err := links.Addrs(internal)
 	if err != nil {
 		return err
 	}
@@ -121,7 +123,7 @@ func (n *Network) verifyInternalAddr(internal netlink.Link) error {
 
 // verifyEgressAddr proves that the link holds what IPAM gave, and no IPv6.
 func (n *Network) verifyEgressAddr(egress netlink.Link) error {
-	held, err := heldBy(egress)
+	held, err := links.Addrs(egress)
 	if err != nil {
 		return err
 	}
@@ -146,14 +148,14 @@ func (n *Network) verifyEgressAddr(egress netlink.Link) error {
 }
 
 // verifyLinks wants loopback, these, and no other.
-func verifyLinks(links ...netlink.Link) error {
+func verifyLinks(these ...netlink.Link) error {
 	want := []string{"lo"}
-	for _, l := range links {
+	for _, l := range these {
 		if l != nil {
 			want = append(want, l.Attrs().Name)
 		}
 	}
-	has, err := linkNames()
+	has, err := links.Names()
 	if err != nil {
 		return err
 	}
@@ -169,7 +171,7 @@ func verifyAddrs(name string, want ...string) error {
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", name, err)
 	}
-	held, err := heldBy(link)
+	held, err := links.Addrs(link)
 	if err != nil {
 		return err
 	}
@@ -179,26 +181,12 @@ func verifyAddrs(name string, want ...string) error {
 	return nil
 }
 
-// heldBy are the addresses of a link, of both versions.
-func heldBy(link netlink.Link) ([]string, error) {
-	list, err := listed(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("addresses of link %s: %w", link.Attrs().Name, err)
-	}
-	var held []string
-	for _, a := range list {
-		held = append(held, a.IPNet.String())
-	}
-	slices.Sort(held)
-	return held, nil
-}
-
 // verifySysctls reads what both namespaces have, and more keys, as hardening
 // has set them.
 func verifySysctls(more ...string) error {
 	var errs []error
-	for _, key := range append(more, forwardKey, "net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6") {
-		got, err := getSysctl(key)
+	for _, key := range append(more, sysctl.Forward, "net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6") {
+		got, err := sysctl.Get(key)
 		switch {
 		case os.IsNotExist(err) && strings.HasPrefix(key, "net/ipv6"):
 		case err != nil:

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"carboy/netns/sysctl"
 )
 
 // TestVerifyNames breaks one point after the other, outside carboy's code, and
@@ -17,7 +19,7 @@ func TestVerifyNames(t *testing.T) {
 		w := newWorld(t)
 		n := w.bottle(t, w.config("abc", dir))
 		in := func(ns *os.File, f func() error) func() error { return func() error { return inNamespace(ns, f) } }
-		sysctl := func(key, value string) func() error { return func() error { return setSysctl(key, value) } }
+		set := func(key, value string) func() error { return func() error { return sysctl.Set(key, value) } }
 		nft := func(args ...string) func() error {
 			return func() error { return run(append([]string{"nft"}, args...)...) }
 		}
@@ -25,11 +27,11 @@ func TestVerifyNames(t *testing.T) {
 			named string
 			harm  func() error
 		}{
-			{"ip_forward is 1", in(n.isolated, sysctl(forwardKey, "1"))},
-			{"ip_forward is 1", in(n.egress, sysctl(forwardKey, "1"))},
+			{"ip_forward is 1", in(n.isolated, set(sysctl.Forward, "1"))},
+			{"ip_forward is 1", in(n.egress, set(sysctl.Forward, "1"))},
 			{"route to", in(n.isolated, func() error { return netlink.RouteAdd(&netlink.Route{Gw: net.IP(ProxyAddr.AsSlice())}) })},
-			{"rp_filter is 0", in(n.egress, sysctl("net/ipv4/conf/all/rp_filter", "0"))},
-			{"arp_ignore is 0", in(n.egress, sysctl("net/ipv4/conf/all/arp_ignore", "0"))},
+			{"rp_filter is 0", in(n.egress, set("net/ipv4/conf/all/rp_filter", "0"))},
+			{"arp_ignore is 0", in(n.egress, set("net/ipv4/conf/all/arp_ignore", "0"))},
 			{"chain output", in(n.egress, nft("insert", "rule", "inet", "carboy", "output", "accept"))},
 			{"chain forward", in(n.egress, nft("add", "chain", "inet", "carboy", "forward", "{ policy accept; }"))},
 			{"4 chains", in(n.egress, nft("add", "chain", "inet", "carboy", "more"))},
@@ -38,7 +40,7 @@ func TestVerifyNames(t *testing.T) {
 			{"[eth0 lo more0 more1]", in(n.isolated, func() error {
 				return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "more0"}, PeerName: "more1"})
 			})},
-			{"all/disable_ipv6 is 0", in(n.isolated, sysctl("net/ipv6/conf/all/disable_ipv6", "0"))},
+			{"all/disable_ipv6 is 0", in(n.isolated, set("net/ipv6/conf/all/disable_ipv6", "0"))},
 		}
 		named := map[string]int{}
 		for _, s := range steps {

@@ -19,6 +19,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"carboy/netns/links"
+	"carboy/netns/sysctl"
 )
 
 // The tests' host: an uplink to an Internet that has no route back to private
@@ -50,14 +53,14 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	must(t, os.MkdirAll(w.stateDir, 0o700))
-	must(t, setSysctl(forwardKey, "0"))
-	must(t, setSysctl("net/ipv4/conf/all/accept_redirects", "0"))
-	must(t, setSysctl("net/ipv6/conf/all/disable_ipv6", "0"))
+	must(t, sysctl.Set(sysctl.Forward, "0"))
+	must(t, sysctl.Set("net/ipv4/conf/all/accept_redirects", "0"))
+	must(t, sysctl.Set("net/ipv6/conf/all/disable_ipv6", "0"))
 	must(t, connect("lo", w.internet, hostResolver+"/32", site+"/32", resolver+"/32", metadata+"/32"))
 	must(t, connect("up0", w.internet, hostAddr+"/24", gateway+"/24"))
 	must(t, netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(gateway)}))
 	t.Cleanup(func() {
-		must(t, deleteLinks())
+		must(t, links.DeleteAll())
 		must(t, netlink.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}, parse(hostResolver+"/32")))
 		must(t, run("nft", "flush", "ruleset"))
 		w.internet.Close()
@@ -124,10 +127,10 @@ func (w *world) snapshot(t testing.TB) string {
 	t.Helper()
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	links, err := listed(netlink.LinkList)
+	all, err := links.Listed(netlink.LinkList)
 	must(t, err)
-	for _, l := range links {
-		held, err := heldBy(l)
+	for _, l := range all {
+		held, err := links.Addrs(l)
 		must(t, err)
 		// The kernel makes link-local addresses when it gets to it.
 		held = slices.DeleteFunc(held, func(a string) bool { return strings.HasPrefix(a, "fe80:") })

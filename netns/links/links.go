@@ -1,4 +1,6 @@
-package netns
+// Package links reads and deletes network links, in the namespace of the
+// calling thread: what github.com/vishvananda/netlink leaves to its user.
+package links
 
 import (
 	"context"
@@ -13,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listed repeats a dump that the kernel interrupted because what it lists has
+// Listed repeats a dump that the kernel interrupted because what it lists has
 // changed: bottles come and go at the same time.
-func listed[T any](list func() ([]T, error)) (all []T, err error) {
+func Listed[T any](list func() ([]T, error)) (all []T, err error) {
 	const attempts = 20
 	for range attempts {
 		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -30,28 +32,10 @@ func linkGone(err error) bool {
 	return errors.As(err, &gone)
 }
 
-// hostLink is the host's end of the egress link, nil without one. Its name is
-// ptp's choice, so it is found by the route that ptp made to the bottle's
-// address, which host-local has on file. An ADD killed before it made the route
-// leaves a link that cannot be told from others; it goes with its namespace a
-// few milliseconds after the last holder.
-func (r Record) hostLink() (netlink.Link, error) {
-	given, err := r.reserved()
-	if err != nil {
-		return nil, err
-	}
-	for _, addr := range given {
-		link, err := routedTo(addr)
-		if link != nil || err != nil {
-			return link, err
-		}
-	}
-	return nil, nil
-}
-
-func routedTo(addr netip.Addr) (netlink.Link, error) {
+// RoutedTo is the veth that a route to one address leads to, nil without one.
+func RoutedTo(addr netip.Addr) (netlink.Link, error) {
 	to := &netlink.Route{Dst: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}}
-	routes, err := listed(func() ([]netlink.Route, error) {
+	routes, err := Listed(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, to, netlink.RT_FILTER_DST)
 	})
 	if err != nil {
@@ -77,10 +61,10 @@ func routedTo(addr netip.Addr) (netlink.Link, error) {
 // several hundred milliseconds.
 const linkTime = 20 * time.Millisecond
 
-// awaitGone waits for a link to go with its namespace, which is quicker than to
+// AwaitGone waits for a link to go with its namespace, which is quicker than to
 // delete it, and deletes it when that takes long or something still holds the
 // namespace: the bottle has ended in any case.
-func awaitGone(ctx context.Context, link netlink.Link) error {
+func AwaitGone(ctx context.Context, link netlink.Link) error {
 	if link == nil {
 		return nil
 	}
@@ -91,11 +75,11 @@ func awaitGone(ctx context.Context, link netlink.Link) error {
 			return nil
 		}
 	}
-	return deleteLink(name)
+	return Delete(name)
 }
 
-// deleteLink acts on the calling thread's namespace.
-func deleteLink(name string) error {
+// Delete takes one that is not there for deleted.
+func Delete(name string) error {
 	link, err := netlink.LinkByName(name)
 	if err == nil {
 		err = netlink.LinkDel(link)
@@ -106,24 +90,23 @@ func deleteLink(name string) error {
 	return fmt.Errorf("delete link %s: %w", name, err)
 }
 
-// deleteLinks leaves loopback.
-func deleteLinks() error {
-	links, err := listed(netlink.LinkList)
+// DeleteAll deletes every veth, and leaves loopback.
+func DeleteAll() error {
+	links, err := Listed(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
 	var errs []error
 	for _, l := range links {
 		if l.Type() == "veth" {
-			errs = append(errs, deleteLink(l.Attrs().Name))
+			errs = append(errs, Delete(l.Attrs().Name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// linkHolds says whether a link of the calling thread's namespace has one of
-// the addresses.
-func linkHolds(name string, given []netip.Addr) (bool, error) {
+// Holds says whether a link is there and has one of the addresses.
+func Holds(name string, given []netip.Addr) (bool, error) {
 	link, err := netlink.LinkByName(name)
 	if linkGone(err) {
 		return false, nil
@@ -131,14 +114,43 @@ func linkHolds(name string, given []netip.Addr) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("find link %s: %w", name, err)
 	}
-	held, err := listed(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
+	held, err := Listed(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return false, fmt.Errorf("addresses of link %s: %w", name, err)
 	}
-	return slices.ContainsFunc(held, func(a netlink.Addr) bool { return slices.Contains(given, addrOf(a.IP)) }), nil
+	return slices.ContainsFunc(held, func(a netlink.Addr) bool { return slices.Contains(given, AddrOf(a.IP)) }), nil
 }
 
-func addrOf(ip net.IP) netip.Addr {
+// AddrOf is an address without its mapping to version 6.
+func AddrOf(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
+}
+
+// Names are those of all links, by index.
+func Names() (map[int]string, error) {
+	links, err := Listed(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	return names, nil
+}
+
+// Addrs are the addresses of a link, of both versions, with their masks and
+// sorted.
+func Addrs(link netlink.Link) ([]string, error) {
+	list, err := Listed(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("addresses of link %s: %w", link.Attrs().Name, err)
+	}
+	var held []string
+	for _, a := range list {
+		held = append(held, a.IPNet.String())
+	}
+	slices.Sort(held)
+	return held, nil
 }
