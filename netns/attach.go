@@ -40,7 +40,7 @@ func (n *Network) Attach(ctx context.Context) (err error) {
 // its forwarding on.
 func (n *Network) plugEgress(ctx context.Context, mark *os.File) error {
 	if n.record.Own {
-		if err := n.enterNAT(ctx); err != nil {
+		if err := n.record.shared().Enter(ctx, n.Instance, n.Range, n.Resolvers); err != nil {
 			return fmt.Errorf("address translation on the host: %w", err)
 		}
 	}
@@ -66,6 +66,16 @@ func (n *Network) undo(ctx context.Context) error {
 		inNamespace(n.isolated, links.DeleteAll),
 		inNamespace(n.egress, func() error { return sysctl.Set(sysctl.Forward, "0") }),
 	)
+}
+
+// Reassert puts back what bottles need of the host's rules, where a foreign
+// tool has flushed them. The seal itself does not rest on it. It touches
+// nothing else, and nothing at all once the bottle was detached.
+func (n *Network) Reassert(ctx context.Context) error {
+	if !n.record.Own {
+		return nil
+	}
+	return n.record.shared().Reassert(ctx, n.Instance)
 }
 
 // Detach undoes Attach by its record, from any process and as often as needed.
@@ -108,7 +118,7 @@ func (r Record) detachOwn(ctx context.Context, ns *os.File) error {
 	if ns != nil {
 		errs = append(errs, inNamespace(ns, func() error { return links.Delete(linkName) }))
 	}
-	return errors.Join(append(errs, links.AwaitGone(ctx, link), r.release(ctx), r.leaveNAT(ctx))...)
+	return errors.Join(append(errs, links.AwaitGone(ctx, link), r.release(ctx), r.shared().Leave(ctx, r.Instance))...)
 }
 
 // removeFiles also removes the instance's directory, unless its owner keeps

@@ -13,6 +13,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"carboy/netns/links"
+	"carboy/netns/uplink"
 )
 
 // cniVersion is the newest that Debian 12's plugins (1.1.1) take.
@@ -25,8 +26,11 @@ const (
 
 func (r Record) dir() string          { return filepath.Join(r.StateDir, r.Instance) }
 func (r Record) internalIPAM() string { return filepath.Join(r.dir(), "ipam") }
-func (r Record) egressIPAM() string   { return filepath.Join(r.StateDir, "egress", "ipam") }
-func (r Record) cacheDir() string     { return filepath.Join(r.dir(), "cni") }
+func (r Record) egressIPAM() string   { return r.shared().IPAM() }
+func (r Record) shared() uplink.Shared {
+	return uplink.Shared{Dir: filepath.Join(r.StateDir, "egress")}
+}
+func (r Record) cacheDir() string { return filepath.Join(r.dir(), "cni") }
 
 // object is JSON; marshalling one of plain values cannot fail.
 type object = map[string]any

@@ -153,7 +153,7 @@ func TestForeignFirewall(t *testing.T) {
 				t.Errorf("no way out:\n%s", rules(t))
 			}
 			up := rules(t)
-			if got := strings.Count(up, "10.77.0.0/16") - strings.Count(carboyTable(t), "10.77.0.0/16"); got != rulePair {
+			if got := strings.Count(up, "10.77.0.0/16") - strings.Count(carboyTable(t), "10.77.0.0/16"); got != 2 {
 				t.Errorf("%d rules for two bottles:\n%s", got, up)
 			}
 			began := time.Now()
@@ -216,7 +216,7 @@ func TestTracesOfAKilledLast(t *testing.T) {
 	must(t, err)
 	must(t, n.Open())
 	must(t, n.Attach(t.Context()))
-	must(t, os.Remove(n.record.shared().user("abc")))
+	must(t, os.Remove(filepath.Join(w.stateDir, "egress", "users", "abc")))
 	must(t, n.Close())
 	link, err := n.record.hostLink()
 	must(t, err)

@@ -20,6 +20,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
+
+	"carboy/netns/uplink"
 )
 
 // The internal link is the same for every bottle: nothing but the bottle's own
@@ -79,12 +81,21 @@ func New(c Config) (*Network, error) {
 	n.record.Egress = string(c.Conflist)
 	if n.record.Own {
 		var err error
-		if n.Range, err = chooseRange(c); err != nil {
+		if n.Range, err = n.chooseRange(); err != nil {
 			return nil, err
 		}
 		n.record.Egress = egressConflist(n.record, n.Range)
 	}
 	return n, nil
+}
+
+func (n *Network) chooseRange() (netip.Prefix, error) {
+	var reserved []uplink.Use
+	for _, p := range n.Reserved {
+		reserved = append(reserved, uplink.Use{Prefix: p, By: "reserved by the configuration"})
+	}
+	reserved = append(reserved, uplink.Use{Prefix: internalLink, By: "the link between agent and proxy"})
+	return n.record.shared().ChooseRange(n.Range, reserved)
 }
 
 func (c Config) check() error {

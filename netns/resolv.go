@@ -52,16 +52,7 @@ func (n *Network) SetResolvers(ctx context.Context, servers []netip.Addr) error 
 	if !n.record.Own {
 		return nil
 	}
-	s := n.record.shared()
-	return s.locked(ctx, func() error {
-		if _, err := os.Stat(s.user(n.Instance)); err != nil {
-			return ignoreAbsent(err) // detached meanwhile: not to be counted in again
-		}
-		if err := s.put(s.user(n.Instance), resolverText(servers)); err != nil {
-			return err
-		}
-		return s.ensure()
-	})
+	return n.record.shared().SetResolvers(ctx, n.Instance, servers)
 }
 
 // stubs are systemd-resolved's addresses.

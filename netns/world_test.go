@@ -136,10 +136,12 @@ func (w *world) snapshot(t testing.TB) string {
 		held = slices.DeleteFunc(held, func(a string) bool { return strings.HasPrefix(a, "fe80:") })
 		add("link %s %s %v", l.Attrs().Name, l.Type(), held)
 	}
-	uses, err := hostPrefixes()
+	routes, err := links.Listed(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	must(t, err)
-	for _, u := range uses {
-		add("%s %s", u.by, u.prefix)
+	for _, r := range routes {
+		add("route of table %d: %s", r.Table, r)
 	}
 	must(t, filepath.WalkDir(w.stateDir, func(path string, _ fs.DirEntry, err error) error {
 		add("file %s", path)
@@ -150,7 +152,9 @@ func (w *world) snapshot(t testing.TB) string {
 		must(t, err)
 		for _, f := range files {
 			b, err := os.ReadFile(f)
-			must(t, ignoreAbsent(err)) // the link is just going
+			if !errors.Is(err, fs.ErrNotExist) { // the link is just going
+				must(t, err)
+			}
 			add("%s %s", f, b)
 		}
 	}

@@ -1,4 +1,4 @@
-package netns
+package uplink
 
 import (
 	"context"
@@ -22,23 +22,27 @@ import (
 // makes it, the last removes it; nothing in it names a bottle.
 var natTable = &nftables.Table{Name: "carboy", Family: nftables.TableFamilyIPv4}
 
-// enterNAT counts this bottle in and makes what all share where it is missing.
-func (n *Network) enterNAT(ctx context.Context) error {
-	s := n.record.shared()
+// linkLocal is where clouds serve their metadata.
+var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
+
+// Enter counts a bottle in and makes what all share where it is missing. The
+// instance is a plain file name, the range one that ChooseRange gave, and
+// resolvers that are this host's may answer to it. After an error call Leave.
+func (s Shared) Enter(ctx context.Context, instance string, used netip.Prefix, resolvers []netip.Addr) error {
 	return s.locked(ctx, func() error {
 		users, err := s.users()
 		if err != nil {
 			return err
 		}
 		if len(users) == 0 {
-			err = s.first(n.Range)
+			err = s.first(used)
 		} else {
-			err = s.agree(n.Range)
+			err = s.agree(used)
 		}
 		if err != nil {
 			return err
 		}
-		if err := s.put(s.user(n.Instance), resolverText(n.Resolvers)); err != nil {
+		if err := s.put(s.user(instance), resolverText(resolvers)); err != nil {
 			return err
 		}
 		return s.ensure()
@@ -55,7 +59,7 @@ func resolverText(resolvers []netip.Addr) string {
 
 // first writes down what the last bottle puts back. All of it is there before
 // the first bottle is counted.
-func (s shared) first(used netip.Prefix) error {
+func (s Shared) first(used netip.Prefix) error {
 	if err := s.restoreHost(); err != nil { // of a last one that was killed
 		return err
 	}
@@ -69,7 +73,7 @@ func (s shared) first(used netip.Prefix) error {
 	return s.put(s.rangeFile(), used.String())
 }
 
-func (s shared) agree(used netip.Prefix) error {
+func (s Shared) agree(used netip.Prefix) error {
 	now, err := s.readRange()
 	if err != nil {
 		return err
@@ -82,7 +86,7 @@ func (s shared) agree(used netip.Prefix) error {
 
 // ensure makes the table and the accepting rules in foreign firewalls, each
 // where it is missing or is not as written.
-func (s shared) ensure() error {
+func (s Shared) ensure() error {
 	used, err := s.readRange()
 	if err != nil {
 		return err
@@ -177,11 +181,11 @@ func inputRules(used netip.Prefix, resolvers []netip.Addr) []nft.Words {
 	return append(rules, nft.Rule(nft.Source(used), nft.Drop()))
 }
 
-// leaveNAT counts the bottle out; the last one restores the host.
-func (r Record) leaveNAT(ctx context.Context) error {
-	s := r.shared()
+// Leave counts a bottle out, whether or not it is in; the last one restores the
+// host. After an error call it again.
+func (s Shared) Leave(ctx context.Context, instance string) error {
 	return s.locked(ctx, func() error {
-		if err := os.Remove(s.user(r.Instance)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(s.user(instance)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		users, err := s.users()
@@ -197,7 +201,7 @@ func (r Record) leaveNAT(ctx context.Context) error {
 
 // restoreHost does nothing where no first bottle left a range. On error all
 // that it needs to be tried again stays.
-func (s shared) restoreHost() error {
+func (s Shared) restoreHost() error {
 	used, err := s.readRange()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -226,19 +230,28 @@ func deleteTable() error {
 }
 
 // Reassert puts back what bottles need of the host's rules, where a foreign
-// tool has flushed them. The seal itself does not rest on it. It touches
-// nothing else, and nothing at all once the bottle was detached.
-func (n *Network) Reassert(ctx context.Context) error {
-	if !n.record.Own {
-		return nil
-	}
-	s := n.record.shared()
-	if _, err := os.Stat(s.user(n.Instance)); errors.Is(err, fs.ErrNotExist) {
+// tool has flushed them. It touches nothing else, and nothing at all once the
+// bottle has left.
+func (s Shared) Reassert(ctx context.Context, instance string) error {
+	if _, err := os.Stat(s.user(instance)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return s.locked(ctx, func() error {
-		if _, err := os.Stat(s.user(n.Instance)); err != nil {
+		if _, err := os.Stat(s.user(instance)); err != nil {
 			return ignoreAbsent(err) // detached while we waited
+		}
+		return s.ensure()
+	})
+}
+
+// SetResolvers has a bottle ask other resolvers, unless it has left.
+func (s Shared) SetResolvers(ctx context.Context, instance string, servers []netip.Addr) error {
+	return s.locked(ctx, func() error {
+		if _, err := os.Stat(s.user(instance)); err != nil {
+			return ignoreAbsent(err) // detached meanwhile: not to be counted in again
+		}
+		if err := s.put(s.user(instance), resolverText(servers)); err != nil {
+			return err
 		}
 		return s.ensure()
 	})

@@ -1,4 +1,4 @@
-package netns
+package uplink
 
 import (
 	"encoding/json"
@@ -56,7 +56,7 @@ func (f forwarding) String() string {
 }
 
 // forwarding is as the first bottle found it.
-func (s shared) forwarding() (f forwarding, err error) {
+func (s Shared) forwarding() (f forwarding, err error) {
 	b, err := os.ReadFile(s.sysctlFile())
 	if err != nil {
 		return nil, err

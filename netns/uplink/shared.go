@@ -1,4 +1,8 @@
-package netns
+// Package uplink is the way out that all bottles of a host share: one range of
+// addresses, one nftables table that masquerades and guards it, accepting rules
+// in the firewalls of others, and what the host was like before. It counts who
+// uses it; it makes no link and knows no namespace but the host's.
+package uplink
 
 import (
 	"context"
@@ -15,23 +19,25 @@ import (
 	"carboy/netns/flock"
 )
 
-// shared is what all bottles of a host share, below the state directory. Its
-// lock is held for whole changes: who enters is counted before the table is
+// Shared is what all bottles of a host share, kept in one directory on a tmpfs.
+// Its lock is held for whole changes: who enters is counted before the table is
 // looked for, so the last to leave never takes it from one who has just come.
 // Files are replaced, never rewritten: a kill leaves the old or the new one.
-type shared struct{ dir string }
+type Shared struct{ Dir string }
 
-func (r Record) shared() shared { return shared{filepath.Join(r.StateDir, "egress")} }
+// IPAM is the place for the store of what gives addresses out; it goes with the
+// last bottle.
+func (s Shared) IPAM() string { return filepath.Join(s.Dir, "ipam") }
 
-func (s shared) usersDir() string            { return filepath.Join(s.dir, "users") }
-func (s shared) user(instance string) string { return filepath.Join(s.usersDir(), instance) }
-func (s shared) lockFile() string            { return filepath.Join(s.dir, "lock") }
-func (s shared) rangeFile() string           { return filepath.Join(s.dir, "range") }
-func (s shared) sysctlFile() string          { return filepath.Join(s.dir, "ip_forward") }
-func (s shared) acceptFile() string          { return filepath.Join(s.dir, "accepted") }
+func (s Shared) usersDir() string            { return filepath.Join(s.Dir, "users") }
+func (s Shared) user(instance string) string { return filepath.Join(s.usersDir(), instance) }
+func (s Shared) lockFile() string            { return filepath.Join(s.Dir, "lock") }
+func (s Shared) rangeFile() string           { return filepath.Join(s.Dir, "range") }
+func (s Shared) sysctlFile() string          { return filepath.Join(s.Dir, "ip_forward") }
+func (s Shared) acceptFile() string          { return filepath.Join(s.Dir, "accepted") }
 
 // locked runs f while no other bottle changes what is shared.
-func (s shared) locked(ctx context.Context, f func() error) (err error) {
+func (s Shared) locked(ctx context.Context, f func() error) (err error) {
 	lock, err := s.lock(ctx)
 	if err != nil {
 		return fmt.Errorf("lock of the egress network: %w", err)
@@ -44,9 +50,9 @@ func (s shared) locked(ctx context.Context, f func() error) (err error) {
 }
 
 // lock starts over when the last bottle has removed the file meanwhile.
-func (s shared) lock(ctx context.Context) (*os.File, error) {
+func (s Shared) lock(ctx context.Context) (*os.File, error) {
 	for {
-		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 			return nil, err
 		}
 		file, err := os.OpenFile(s.lockFile(), os.O_RDWR|os.O_CREATE, 0o600)
@@ -79,21 +85,21 @@ func same(file *os.File, path string) bool {
 
 // remove takes the directory away, the lock last: whoever waits for it then
 // finds that it is not the file of that name and makes a new one.
-func (s shared) remove() error {
-	for _, path := range []string{s.usersDir(), filepath.Join(s.dir, "ipam"), filepath.Join(s.dir, "new"), s.acceptFile(), s.sysctlFile(), s.rangeFile(), s.lockFile()} {
+func (s Shared) remove() error {
+	for _, path := range []string{s.usersDir(), s.IPAM(), filepath.Join(s.Dir, "new"), s.acceptFile(), s.sysctlFile(), s.rangeFile(), s.lockFile()} {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
 	}
-	if err := os.Remove(s.dir); !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.Dir); !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
 		return err // else the next bottle is here already
 	}
 	return nil
 }
 
 // put replaces a file.
-func (s shared) put(path, text string) error {
-	next := filepath.Join(s.dir, "new") // under the lock there is only one
+func (s Shared) put(path, text string) error {
+	next := filepath.Join(s.Dir, "new") // under the lock there is only one
 	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -101,7 +107,7 @@ func (s shared) put(path, text string) error {
 }
 
 // users are the bottles that are counted in.
-func (s shared) users() ([]string, error) {
+func (s Shared) users() ([]string, error) {
 	entries, err := os.ReadDir(s.usersDir())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -114,7 +120,7 @@ func (s shared) users() ([]string, error) {
 }
 
 // resolvers are those of all bottles, each written down when it came.
-func (s shared) resolvers() ([]netip.Addr, error) {
+func (s Shared) resolvers() ([]netip.Addr, error) {
 	users, err := s.users()
 	if err != nil {
 		return nil, err
@@ -136,7 +142,7 @@ func (s shared) resolvers() ([]netip.Addr, error) {
 	return all, nil
 }
 
-func (s shared) readRange() (netip.Prefix, error) {
+func (s Shared) readRange() (netip.Prefix, error) {
 	b, err := os.ReadFile(s.rangeFile())
 	if err != nil {
 		return netip.Prefix{}, err
@@ -146,7 +152,7 @@ func (s shared) readRange() (netip.Prefix, error) {
 
 // inUse is the range of the bottles that are counted in, not valid without
 // any.
-func (s shared) inUse() (netip.Prefix, error) {
+func (s Shared) inUse() (netip.Prefix, error) {
 	users, err := s.users()
 	if err != nil || len(users) == 0 {
 		return netip.Prefix{}, err

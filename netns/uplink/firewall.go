@@ -1,4 +1,4 @@
-package netns
+package uplink
 
 import (
 	"errors"
@@ -38,7 +38,7 @@ const (
 // there.
 type place struct{ tool, chain string }
 
-func (s shared) acceptInForeignFirewalls(used netip.Prefix) error {
+func (s Shared) acceptInForeignFirewalls(used netip.Prefix) error {
 	places, err := foreignPlaces()
 	for i := 0; err == nil && i < len(places); i++ {
 		err = s.accept(places[i], used)
@@ -178,7 +178,7 @@ func firstProgram(names ...string) string {
 
 // accept writes the place down before the rules, so that they can be found
 // after a kill, and after the firewall has changed.
-func (s shared) accept(p place, used netip.Prefix) error {
+func (s Shared) accept(p place, used netip.Prefix) error {
 	places, err := s.accepted()
 	if err != nil {
 		return err
@@ -207,7 +207,7 @@ func (s shared) accept(p place, used netip.Prefix) error {
 	return nil
 }
 
-func (s shared) accepted() ([]place, error) {
+func (s Shared) accepted() ([]place, error) {
 	b, err := os.ReadFile(s.acceptFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -221,7 +221,7 @@ func (s shared) accepted() ([]place, error) {
 	return places, err
 }
 
-func (s shared) removeFromForeignFirewalls(used netip.Prefix) error {
+func (s Shared) removeFromForeignFirewalls(used netip.Prefix) error {
 	places, err := s.accepted()
 	errs := []error{err}
 	for _, p := range places {

@@ -1,4 +1,4 @@
-package netns
+package uplink
 
 import (
 	"fmt"
@@ -20,45 +20,44 @@ var defaultRanges = []netip.Prefix{
 }
 
 // neverUsed are refused on every host.
-var neverUsed = []use{
-	{internalLink, "the link between agent and proxy"},
+var neverUsed = []Use{
 	{netip.MustParsePrefix("100.64.0.0/10"), "dropped by the rules of overlay networks"},
 	{linkLocal, "link-local"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
 	{netip.MustParsePrefix("224.0.0.0/3"), "not for single hosts"},
 }
 
-// chooseRange takes the range of the bottles that are up, or one that the host
-// does not use. The host is read first: a bottle that comes up meanwhile is
+// ChooseRange takes the range of the bottles that are up, or one that neither
+// the host nor reserved uses: what is asked for, or where that is zero the first
+// default that is free. Its errors are of class errdefs.ErrInvalidArgument where
+// another range has to be asked for, and errdefs.ErrFailedPrecondition where the
+// host has to change. The host is read first: a bottle that comes up meanwhile is
 // counted then, and its own link is not mistaken for the host's.
-func chooseRange(c Config) (netip.Prefix, error) {
+func (s Shared) ChooseRange(asked netip.Prefix, reserved []Use) (netip.Prefix, error) {
 	taken, err := hostPrefixes()
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	used, err := Record{StateDir: c.StateDir}.shared().inUse()
+	used, err := s.inUse()
 	if err != nil {
 		return used, fmt.Errorf("egress range in use: %w", err)
 	}
 	if used.IsValid() {
-		if c.Range.IsValid() && used != c.Range.Masked() {
-			return used, fmt.Errorf("bottles that are up use the egress range %s, not %s (--egress-range): end them first: %w", used, c.Range, errdefs.ErrFailedPrecondition)
+		if asked.IsValid() && used != asked.Masked() {
+			return used, fmt.Errorf("bottles that are up use the egress range %s, not %s (--egress-range): end them first: %w", used, asked, errdefs.ErrFailedPrecondition)
 		}
 		return used, nil
 	}
-	for _, p := range c.Reserved {
-		taken = append(taken, use{p, "reserved by the configuration"})
-	}
-	return freeRange(c.Range, taken)
+	return freeRange(asked, append(taken, reserved...))
 }
 
-// use is a prefix and what has it.
-type use struct {
-	prefix netip.Prefix
-	by     string
+// Use is a prefix and what has it, for people to read.
+type Use struct {
+	Prefix netip.Prefix
+	By     string
 }
 
-func freeRange(asked netip.Prefix, taken []use) (netip.Prefix, error) {
+func freeRange(asked netip.Prefix, taken []Use) (netip.Prefix, error) {
 	if asked.IsValid() {
 		asked = asked.Masked()
 		const most = 29 // room for a link at all
@@ -66,7 +65,7 @@ func freeRange(asked netip.Prefix, taken []use) (netip.Prefix, error) {
 			return asked, fmt.Errorf("egress range %s: give an IPv4 prefix of at most /%d: %w", asked, most, errdefs.ErrInvalidArgument)
 		}
 		if u := overlap(asked, taken); u != nil {
-			return asked, fmt.Errorf("egress range %s overlaps %s (%s): choose another with --egress-range: %w", asked, u.prefix, u.by, errdefs.ErrInvalidArgument)
+			return asked, fmt.Errorf("egress range %s overlaps %s (%s): choose another with --egress-range: %w", asked, u.Prefix, u.By, errdefs.ErrInvalidArgument)
 		}
 		return asked, nil
 	}
@@ -78,10 +77,10 @@ func freeRange(asked netip.Prefix, taken []use) (netip.Prefix, error) {
 	return netip.Prefix{}, fmt.Errorf("this host has routes to all of %v: name a free range with --egress-range: %w", defaultRanges, errdefs.ErrFailedPrecondition)
 }
 
-func overlap(p netip.Prefix, taken []use) *use {
-	for _, uses := range [][]use{taken, neverUsed} {
+func overlap(p netip.Prefix, taken []Use) *Use {
+	for _, uses := range [][]Use{taken, neverUsed} {
 		for _, u := range uses {
-			if u.prefix.Overlaps(p) {
+			if u.Prefix.Overlaps(p) {
 				return &u
 			}
 		}
@@ -95,7 +94,7 @@ const shortest = 4
 
 // hostPrefixes are the routes of every table, but default ones, and the
 // addresses of every link.
-func hostPrefixes() ([]use, error) {
+func hostPrefixes() ([]Use, error) {
 	names, err := links.Names()
 	if err != nil {
 		return nil, err
@@ -106,13 +105,13 @@ func hostPrefixes() ([]use, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	var uses []use
+	var uses []Use
 	for _, r := range routes {
 		if r.Dst == nil {
 			continue
 		}
 		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil && p.Bits() >= shortest {
-			uses = append(uses, use{p, fmt.Sprintf("route of table %d by link %q", r.Table, names[r.LinkIndex])})
+			uses = append(uses, Use{p, fmt.Sprintf("route of table %d by link %q", r.Table, names[r.LinkIndex])})
 		}
 	}
 	addrs, err := links.Listed(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
@@ -121,7 +120,7 @@ func hostPrefixes() ([]use, error) {
 	}
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.IPNet.String()); err == nil {
-			uses = append(uses, use{p.Masked(), fmt.Sprintf("address of link %q", names[a.LinkIndex])})
+			uses = append(uses, Use{p.Masked(), fmt.Sprintf("address of link %q", names[a.LinkIndex])})
 		}
 	}
 	return uses, nil
