@@ -16,7 +16,7 @@ import (
 type Swept struct {
 	Name     string        `json:"name,omitempty"`
 	Instance string        `json:"instance"`
-	Kind     string        `json:"kind"` // bottle, container, lock or log
+	Kind     string        `json:"kind"` // bottle, pull, container, lock or log
 	Took     time.Duration `json:"took"` // in nanoseconds
 	Error    string        `json:"error,omitempty"`
 }
@@ -63,6 +63,11 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 			}
 			return h.reapDead(ctx, r, own)
 		})
+	}
+	pulls, err := h.deadPulls(ctx)
+	errs = append(errs, err)
+	for _, l := range pulls {
+		add(Swept{Kind: "pull", Name: l.ID}, func() error { return h.Images.Release(ctx, l, true) })
 	}
 	leased := instances(records)
 	if len(unknown) == 0 { // else what looks like nobody's may be of another version's bottle

@@ -22,9 +22,10 @@ import (
 
 // Exit codes, as docker's where it has them.
 const (
-	exitError  = 1
-	exitUsage  = 2
-	exitCarboy = 125 // a bottle's command was not run, or its end is unknown
+	exitError       = 1
+	exitUsage       = 2
+	exitCarboy      = 125 // a bottle's command was not run, or its end is unknown
+	exitInterrupted = 130 // by a signal, SIGINT as a rule
 )
 
 // exitStatus is the status of a command in a bottle: carboy ends with it and
@@ -79,6 +80,8 @@ func report(w io.Writer, err error) int {
 		return exitCarboy
 	case errdefs.IsInvalidArgument(err):
 		return exitUsage
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
 	default:
 		return exitError
 	}
