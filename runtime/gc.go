@@ -53,7 +53,7 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 		swept = append(swept, what)
 	}
 	for _, r := range records {
-		if h.state(r) != StateDead || s.Patient && postponed(r.lockPath()) {
+		if state := h.state(r); state != StateDead && state != StateLeaking || s.Patient && postponed(r.lockPath()) {
 			continue
 		}
 		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func() error {

@@ -15,6 +15,8 @@ if [ -n "$missing" ]; then
 	apt-get update -qq
 	# shellcheck disable=SC2086 # a list of words
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+	# The tests start their own registry.
+	case $missing in *docker-registry*) [ ! -d /run/systemd/system ] || systemctl disable --now docker-registry ;; esac
 fi
 
 [ $# -gt 0 ] || exit 0

@@ -24,6 +24,7 @@ type fetcher struct {
 }
 
 func (f fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	desc.URLs = nil // where an image would have this host fetch from, past the registry and its mirrors
 	ctx, cancel := context.WithCancelCause(ctx)
 	body, err := f.Fetcher.Fetch(ctx, desc)
 	if err != nil {

@@ -123,7 +123,7 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 	})
 	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newAttach(settings),
 		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings),
-		newGC(settings), newImage(settings), newPull(settings), newConfig(settings), newVersion())
+		newTop(settings), newStats(settings), newGC(settings), newImage(settings), newPull(settings), newConfig(settings), newVersion())
 	tame(root)
 	return root
 }
