@@ -52,6 +52,9 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 	if gone && held == nil { // containerd may only now have done what a killed client asked for
 		step("late containers", func() error { return h.removeCells(ctx, r) })
 	}
+	if gone {
+		step("work directories", func() error { return h.removeWorkDirs(ctx, r) })
+	}
 	if len(errs) == 0 { // the runtime's state is there: what is left needs it
 		step("run directory", func() error { return removeTree(r.dir()) })
 	}
