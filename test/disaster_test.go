@@ -267,6 +267,40 @@ sysctl -qw net.ipv4.ip_forward=0 || true`)
 	}
 }
 
+// TestCycles: what comes and goes leaves nothing that grows.
+func TestCycles(t *testing.T) {
+	r := newRig(t, 1)
+	cycles, warm := 20, 5
+	if *soak {
+		cycles = 300
+	}
+	var before int
+	for i := range cycles {
+		if i == warm {
+			before = resident(t, r.containerd.Pid())
+		}
+		if o := r.run(t, append(bottle("--runtime", runtimes[i%2]), "--", "true")...); o.code != 0 {
+			t.Fatalf("cycle %d: %v", i, o)
+		}
+	}
+	r.checkClean(t)
+	const most = 16 << 10 // of a garbage-collected daemon
+	if after := resident(t, r.containerd.Pid()); after > before+most {
+		t.Errorf("containerd has %d KiB after %d bottles, %d after %d", after, cycles, before, warm)
+	}
+}
+
+// resident is in KiB.
+func resident(t *testing.T, pid int) int {
+	t.Helper()
+	fields := strings.Fields(hostTool(t, "grep", "VmRSS", fmt.Sprintf("/proc/%d/status", pid)))
+	n, err := strconv.Atoi(fields[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // many is how many bottles are up at once.
 const many = 64
 

@@ -26,7 +26,13 @@ func victim(runtime string) []string {
 	return bottle("--name", "victim", "--runtime", runtime, "--allow", "allowed.test", "--", "echo", "it ran")
 }
 
-const randomKills = 8
+// randomKills is for each containerd.
+func randomKills() int {
+	if *soak {
+		return 150
+	}
+	return 8
+}
 
 // TestKilled ends carboy at every step of a bring-up and a tear-down, and at
 // moments between. Then gc makes the host what it was.
@@ -42,7 +48,7 @@ func TestKilled(t *testing.T) {
 			}
 			kills += r.afterKill(t, runtime+", "+line, x)
 		}
-		for i := range randomKills {
+		for i := range randomKills() {
 			runtime := runtimes[i%2]
 			moment := rand.N(took * 3 / 4) // the first is slower than the next
 			x := r.follow(t, victim(runtime)...)
