@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/docker/go-units"
@@ -222,9 +223,15 @@ func (b *Bottle) Tend(ctx context.Context, warn func(error)) error {
 	}
 }
 
-// checkDisk measures what the agent wrote to its root.
+// checkDisk measures what the agent wrote to its root and its workspace.
 func (b *Bottle) checkDisk(ctx context.Context) error {
-	used, err := b.host.Client.SnapshotService(b.host.Snapshotter).Usage(ctx, b.agentID())
+	service := b.host.Client.SnapshotService(b.host.Snapshotter)
+	used, err := service.Usage(ctx, b.agentID())
+	if err == nil && b.Workspace != nil {
+		var more snapshots.Usage
+		more, err = service.Usage(ctx, b.workspaceID())
+		used.Add(more)
+	}
 	if err != nil {
 		return fmt.Errorf("measure what the agent wrote: %w", err)
 	}

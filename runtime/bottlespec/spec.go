@@ -45,7 +45,8 @@ type Container struct {
 // root with the capabilities of RootCapabilities.
 type Agent struct {
 	Container
-	Root bool
+	Root      bool
+	Workspace Bind // shown writable; none without a target
 }
 
 // Proxy is the container of the proxy engine.
@@ -55,7 +56,7 @@ type Proxy struct {
 	Binds     []Bind // binary and certificates of an engine that comes from the host
 }
 
-// Bind is a file of the host shown read-only.
+// Bind is a file or directory of the host, shown read-only unless said otherwise.
 type Bind struct{ Source, Target string }
 
 // Opts makes the agent's specification.
@@ -64,7 +65,13 @@ func (a Agent) Opts() oci.SpecOpts {
 	if a.Root {
 		caps = union(caps, RootCapabilities)
 	}
-	return oci.Compose(a.opts(), withCapabilities(caps), seccomp.WithDefaultProfile(), withLSM())
+	opts := []oci.SpecOpts{a.opts()}
+	if w := a.Workspace; w.Target != "" {
+		// Not recursive: nothing is mounted below, and nothing is to be.
+		opts = append(opts, oci.WithMounts([]specs.Mount{{Destination: filepath.Clean(w.Target), Type: "bind", Source: w.Source,
+			Options: []string{"bind", "rw", "nosuid", "nodev"}}}))
+	}
+	return oci.Compose(oci.Compose(opts...), withCapabilities(caps), seccomp.WithDefaultProfile(), withLSM())
 }
 
 // Opts makes the proxy's specification: a read-only root, and /tmp and /run in

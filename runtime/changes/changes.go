@@ -1,0 +1,326 @@
+// Package changes finds what was written over a tree: it reads the upper
+// directory of an overlay (Documentation/filesystems/overlayfs.rst of Linux)
+// beside the tree below it. Whoever wrote there is not trusted: no link is
+// followed, and every name may hold any byte.
+package changes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"carboy/runtime/beneath"
+)
+
+// Kinds of changes. What became another type of file is removed and added.
+const (
+	Added    = "A"
+	Modified = "M"
+	Deleted  = "D"
+)
+
+// Change is one path that differs.
+type Change struct {
+	Kind  string `json:"kind"`
+	Path  string `json:"path"`
+	Bytes []byte `json:"pathBytes,omitempty"` // of a path that is no UTF-8
+	Type  string `json:"type"`                // file, directory, link or special
+	Mode  uint32 `json:"mode"`                // permissions
+	Size  int64  `json:"size"`
+}
+
+// Sides are the tree before, and what was written over it. The caller closes
+// them.
+type Sides struct {
+	Before *os.File
+	Upper  *os.File // nil: nothing was written
+}
+
+// Close closes both.
+func (s Sides) Close() error {
+	if s.Upper == nil {
+		return s.Before.Close()
+	}
+	return errors.Join(s.Before.Close(), s.Upper.Close())
+}
+
+// Walk calls f for each change, directories before what is in them, until it
+// returns an error.
+func (s Sides) Walk(ctx context.Context, f func(Change) error) error {
+	if s.Upper == nil {
+		return nil
+	}
+	w := walk{ctx: ctx, before: beneath.In(s.Before), upper: beneath.In(s.Upper), tell: f}
+	defer w.before.Forget()
+	defer w.upper.Forget()
+	return w.directory("", true)
+}
+
+var errFound = errors.New("found")
+
+// Any says whether there is any change.
+func (s Sides) Any(ctx context.Context) (bool, error) {
+	err := s.Walk(ctx, func(Change) error { return errFound })
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
+}
+
+// List returns all changes.
+func (s Sides) List(ctx context.Context) (all []Change, err error) {
+	all = []Change{} // JSON readers want [] and not null
+	err = s.Walk(ctx, func(c Change) error {
+		all = append(all, c)
+		return nil
+	})
+	return all, err
+}
+
+type walk struct {
+	ctx    context.Context
+	before *beneath.Dir
+	upper  *beneath.Dir
+	tell   func(Change) error
+}
+
+func change(kind, path string, st *unix.Stat_t) Change {
+	c := Change{Kind: kind, Path: path, Type: typeOf(st.Mode), Mode: st.Mode & 0o7777, Size: st.Size}
+	if !utf8.ValidString(path) {
+		c.Bytes = []byte(path)
+	}
+	return c
+}
+
+func typeOf(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "file"
+	case unix.S_IFDIR:
+		return "directory"
+	case unix.S_IFLNK:
+		return "link"
+	default:
+		return "special"
+	}
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// names lists a directory, and says whether it hides what is below it.
+func names(d *beneath.Dir, path string) (list []string, opaque bool, err error) {
+	f, err := d.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) { // a living bottle
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	if list, err = f.Readdirnames(-1); err != nil {
+		return nil, false, err
+	}
+	slices.Sort(list)
+	value := make([]byte, 8)
+	n, err := unix.Fgetxattr(int(f.Fd()), "trusted.overlay.opaque", value)
+	return list, err == nil && string(value[:n]) == "y", nil
+}
+
+// directory goes through one directory of the upper side. known says that it
+// was a directory before.
+func (w *walk) directory(path string, known bool) error {
+	list, opaque, err := names(w.upper, path)
+	if err != nil {
+		return err
+	}
+	if err := context.Cause(w.ctx); err != nil {
+		return err
+	}
+	if known && opaque {
+		if err := w.hidden(path, list); err != nil {
+			return err
+		}
+	}
+	for _, name := range list {
+		if err := w.entry(join(path, name), known); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hidden tells of what an opaque directory does not hold again.
+func (w *walk) hidden(path string, kept []string) error {
+	list, _, err := names(w.before, path)
+	if err != nil {
+		return err
+	}
+	for _, name := range list {
+		if _, found := slices.BinarySearch(kept, name); !found {
+			if err := w.deleted(join(path, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// deleted tells of everything that was at a path.
+func (w *walk) deleted(path string) error {
+	st, err := w.before.Stat(path)
+	if err != nil {
+		return err
+	}
+	if err := w.tell(change(Deleted, path, &st)); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	list, _, err := names(w.before, path)
+	if err != nil {
+		return err
+	}
+	for _, name := range list {
+		if err := w.deleted(join(path, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walk) entry(path string, known bool) error {
+	now, err := w.upper.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	was, existed := unix.Stat_t{}, false
+	if known {
+		was, err = w.before.Stat(path)
+		if existed = err == nil; !existed && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	switch {
+	case now.Mode&unix.S_IFMT == unix.S_IFCHR && now.Rdev == 0: // a whiteout
+		if existed {
+			return w.deleted(path)
+		}
+		return nil
+	case existed && was.Mode&unix.S_IFMT == now.Mode&unix.S_IFMT:
+		return w.compare(path, &was, &now)
+	case existed:
+		if err := w.deleted(path); err != nil {
+			return err
+		}
+	}
+	if err := w.tell(change(Added, path, &now)); err != nil {
+		return err
+	}
+	if now.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return w.directory(path, false)
+	}
+	return nil
+}
+
+// compare is for what is of the same type on both sides.
+func (w *walk) compare(path string, was, now *unix.Stat_t) error {
+	differ := was.Mode != now.Mode
+	var err error
+	switch now.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		if !differ {
+			differ, err = w.contentDiffers(path, was, now)
+		}
+	case unix.S_IFLNK:
+		differ, err = w.targetDiffers(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed by a living bottle meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	if differ {
+		if err := w.tell(change(Modified, path, now)); err != nil {
+			return err
+		}
+	}
+	if now.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return w.directory(path, true)
+	}
+	return nil
+}
+
+func (w *walk) targetDiffers(path string) (bool, error) {
+	was, err := w.before.Readlink(path)
+	if err != nil {
+		return false, err
+	}
+	now, err := w.upper.Readlink(path)
+	return was != now, err
+}
+
+func (w *walk) contentDiffers(path string, was, now *unix.Stat_t) (_ bool, err error) {
+	if was.Size != now.Size {
+		return true, nil
+	}
+	a, err := OpenFile(w.before, path)
+	if err != nil {
+		return false, err
+	}
+	defer a.Close()
+	b, err := OpenFile(w.upper, path)
+	if err != nil {
+		return false, err
+	}
+	defer b.Close()
+	return differ(a, b)
+}
+
+// OpenFile opens a regular file for reading, and never waits.
+func OpenFile(d *beneath.Dir, path string) (*os.File, error) {
+	f, err := d.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}, err, f.Close())
+	}
+	return f, nil
+}
+
+func differ(a, b io.Reader) (bool, error) {
+	const size = 64 << 10
+	x, y := make([]byte, size), make([]byte, size)
+	for {
+		n, errA := io.ReadFull(a, x)
+		m, errB := io.ReadFull(b, y)
+		if n != m || !bytes.Equal(x[:n], y[:m]) {
+			return true, nil
+		}
+		for _, err := range []error{errA, errB} {
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return false, err
+			}
+		}
+		if errA != nil {
+			return false, nil
+		}
+	}
+}
