@@ -98,6 +98,15 @@ func (h *Host) HasResult(ctx context.Context, instance string) bool {
 	return err == nil
 }
 
+// Since is from when on a change of the project is another's than the agent's;
+// zero where the tree before is a copy, which shows it.
+func (r Result) Since() time.Time {
+	if r.Mode == ModeOverlay {
+		return r.Started
+	}
+	return time.Time{}
+}
+
 // Sides opens what was before and what the agent wrote. The caller closes them.
 func (h *Host) Sides(ctx context.Context, r Result) (changes.Sides, error) {
 	l, err := h.snapshotLayers(ctx, r.record().workspaceID())

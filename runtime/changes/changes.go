@@ -319,7 +319,7 @@ func differ(a, b io.Reader) (bool, error) {
 				return false, err
 			}
 		}
-		if errA != nil {
+		if n < size {
 			return false, nil
 		}
 	}

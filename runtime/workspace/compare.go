@@ -1,11 +1,5 @@
 package workspace
 
-import (
-	"strings"
-
-	"golang.org/x/sys/unix"
-)
-
 // delta is what makes one tree another.
 type delta struct {
 	gone    []string // with all that is in them
@@ -26,10 +20,6 @@ func join(dir, name string) string {
 		return name
 	}
 	return dir + "/" + name
-}
-
-func parentOf(path string) string {
-	return path[:max(0, strings.LastIndexByte(path, '/'))]
 }
 
 // compare goes through both, whose order is the same.
@@ -143,7 +133,7 @@ func (d *delta) directories(now *Index) []*item {
 	for n := range now.Directories {
 		dir := &now.Directories[n]
 		for i := range dir.Entries {
-			if e := &dir.Entries[i]; e.Mode&unix.S_IFMT == unix.S_IFDIR && want[join(dir.Path, e.Name)] {
+			if e := &dir.Entries[i]; e.isDir() && want[join(dir.Path, e.Name)] {
 				all = append(all, &item{path: join(dir.Path, e.Name), entry: e})
 			}
 		}

@@ -223,10 +223,10 @@ func (c *copier) open(in *beneath.Dir, o *opened) (err error) {
 		o.file, err = in.Open(o.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	}
 	switch {
-	case kind == unix.S_IFDIR && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR)):
+	case kind == unix.S_IFDIR && vanished(err):
 		o.file = nil
 		return nil // it was made, and the next copy removes it
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENXIO):
+	case vanished(err), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENXIO):
 		o.entry.Mode = 0
 		return nil
 	case errors.Is(err, fs.ErrPermission):

@@ -154,7 +154,7 @@ func (c *scan) done(p pending, d Directory, below []pending, err error) {
 func (c *scan) read(in *beneath.Dir, p pending) (d Directory, below []pending, err error) {
 	d.Path = p.path
 	f, err := in.Open(p.path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if p.path != "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)) {
+	if p.path != "" && vanished(err) {
 		return d, nil, nil
 	}
 	if errors.Is(err, fs.ErrPermission) {
@@ -166,6 +166,9 @@ func (c *scan) read(in *beneath.Dir, p pending) (d Directory, below []pending, e
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
 	if err != nil {
 		return d, nil, err
 	}
@@ -177,6 +180,11 @@ func (c *scan) read(in *beneath.Dir, p pending) (d Directory, below []pending, e
 	}
 	slices.SortFunc(d.Entries, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
 	return d, below, nil
+}
+
+// vanished says that there is nothing more of the kind that was seen.
+func vanished(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
 // look adds one file of a directory.
@@ -191,7 +199,7 @@ func (c *scan) look(f *os.File, d *Directory, p pending, name string, below []pe
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
+		if vanished(err) {
 			return below, nil
 		}
 		return below, &fs.PathError{Op: "stat", Path: whole, Err: err}
