@@ -45,10 +45,10 @@ func (h *Host) sweepKept(ctx context.Context, leased map[string]bool, add func(S
 	return h.sweepTrees(ctx, trees, add)
 }
 
-// endOf is when a bottle ended, as its logs tell.
+// endOf is when a bottle ended, as its record beside the logs tells.
 func (h *Host) endOf(r Result) time.Time {
-	if last := lastWritten(filepath.Join(h.LogDir, r.Instance)); last.After(r.Started) {
-		return last
+	if about, err := readHistory(filepath.Join(h.LogDir, r.Instance)); err == nil && !about.Ended.IsZero() {
+		return about.Ended
 	}
 	return r.Started
 }

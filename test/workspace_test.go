@@ -1,9 +1,17 @@
 package test
 
 import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+
+	"carboy/test/world"
 )
 
 // project makes a directory with files, by their paths.
@@ -52,4 +60,181 @@ func TestWorkspaceCopy(t *testing.T) {
 		}
 		r.mustRun(t, "workspace", "prune")
 	})
+}
+
+// TestWorkspaceApply writes changes back, as the user behind sudo.
+func TestWorkspaceApply(t *testing.T) {
+	r := newRig(t, 1)
+	const uid = 65534
+	for _, runtime := range runtimes {
+		dir := project(t, map[string]string{"a": "a\n", "d/gone": "x", "d/kept": "x", "type": "x", "mine": "1\n", ".git/config": "[core]\n", ".git/HEAD": "ref\n"})
+		ownedBy(t, dir, uid)
+		change := `set -e; echo more >>a; rm d/gone; rm type; mkdir type; echo y >type/file; ln -s /etc/shadow evil; mkdir -p new/deep; echo z >new/deep/f
+			chmod 755 a; printf 'n' >"$(printf 'odd\nname\377')"; echo bad >>.git/config; mkdir .git/hooks; echo bad >.git/hooks/pre-commit; echo new >.git/HEAD; mkfifo pipe; printf x >"$(printf 'esc\033[2J')"`
+		as := func(args ...string) outcome {
+			c := r.command(t, args...)
+			c.Env = append(c.Env, "SUDO_UID=65534", "SUDO_GID=65534")
+			return finish(t, c)
+		}
+		if o := as(append(bottle("--runtime", runtime, "--name", "worker", "--workspace", dir), "--", "sh", "-c", change)...); o.code != 0 || !strings.Contains(o.stderr, "carboy diff worker") {
+			t.Fatalf("%s: %v", runtime, o)
+		}
+		o := r.run(t, "diff", "worker")
+		for _, want := range []string{"M a\n", "D d/gone\n", "D type\n", "A type/\n", "A type/file\n", "A evil\n", `A "odd\nname\xff"` + "\n", `A "esc\x1b[2J"` + "\n", "M .git/config\n"} {
+			if !strings.Contains(o.stdout, want) {
+				t.Errorf("%s: diff lacks %q: %v", runtime, want, o)
+			}
+		}
+		put(t, filepath.Join(dir, "mine"), "mine\n") // which the agent did not touch
+		put(t, filepath.Join(dir, "a"), "mine too\n")
+		o = as("apply", "-y", "worker")
+		if o.code != 1 || !strings.Contains(o.stderr, "nothing is written") || !strings.Contains(o.stderr, "M a\n") || strings.Contains(o.stderr, "mine\n") {
+			t.Errorf("%s: a conflict: %v", runtime, o)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "evil")); err == nil {
+			t.Errorf("%s: something was written nevertheless", runtime)
+		}
+		put(t, filepath.Join(dir, "a"), "a\n")
+		if o = as("apply", "-y", "worker"); o.code != 0 || !strings.Contains(o.stderr, "as nobody") {
+			t.Errorf("%s: apply: %v", runtime, o)
+		}
+		for name, want := range map[string]string{"a": "a\nmore\n", "mine": "mine\n", "d/kept": "x", "type/file": "y\n", "new/deep/f": "z\n", "odd\nname\xff": "n", ".git/config": "[core]\n", ".git/HEAD": "new\n"} {
+			if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(text) != want {
+				t.Errorf("%s: %q is %q, want %q: %v", runtime, name, text, want, err)
+			}
+		}
+		for _, name := range []string{"d/gone", ".git/hooks", "pipe"} {
+			if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+				t.Errorf("%s: %s is there", runtime, name)
+			}
+		}
+		if target, err := os.Readlink(filepath.Join(dir, "evil")); target != "/etc/shadow" {
+			t.Errorf("%s: evil leads to %q, %v", runtime, target, err)
+		}
+		for _, name := range []string{"a", "new/deep/f", "evil"} {
+			if info, err := os.Lstat(filepath.Join(dir, name)); err != nil || info.Sys().(*syscall.Stat_t).Uid != uid {
+				t.Errorf("%s: %s is not the user's: %v", runtime, name, err)
+			}
+		}
+		if o = as("apply", "-y", "worker"); o.code != 0 || !strings.Contains(o.stderr, "nothing to write") {
+			t.Errorf("%s: apply again: %v", runtime, o)
+		}
+		r.mustRun(t, "rm", "worker")
+	}
+	r.mustRun(t, "workspace", "prune")
+}
+
+// ownedBy gives a tree, and the way to it, to a user.
+func ownedBy(t testing.TB, dir string, uid int) {
+	t.Helper()
+	for parent := dir; strings.HasPrefix(parent, os.TempDir()+"/"); parent = filepath.Dir(parent) {
+		if err := os.Chmod(parent, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, uid, uid))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWorkspaceOfAnother: paths are opened as who asks, and what another user's
+// copy holds is not his.
+func TestWorkspaceOfAnother(t *testing.T) {
+	r := newRig(t, 1)
+	dir := project(t, map[string]string{"open": "x", "secret": "top secret"})
+	ownedBy(t, dir, 65534)
+	for name, mode := range map[string]fs.FileMode{"secret": 0o600} {
+		if err := errors.Join(os.Chown(filepath.Join(dir, name), 0, 0), os.Chmod(filepath.Join(dir, name), mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	work := append(bottle("--workspace", dir), "--", "cat", "secret")
+	if o := r.run(t, work...); o.code != 0 || o.stdout != "top secret" {
+		t.Errorf("root: %v", o)
+	}
+	for path, says := range map[string]string{dir: `"secret" cannot be read by nobody`, "/root": "permission denied", dir + "/open": "not a directory", dir + "/none": "no such file"} {
+		c := r.command(t, append(bottle("--workspace", path), "--", "cat", "secret")...)
+		c.Env = append(c.Env, "SUDO_UID=65534", "SUDO_GID=65534")
+		if o := finish(t, c); o.code == 0 || o.stdout != "" || !strings.Contains(o.stderr, says) {
+			t.Errorf("%s: want %q: %v", path, says, o)
+		}
+	}
+	r.mustRun(t, "workspace", "prune")
+}
+
+// TestWorkspaceHostile has links in project and image that lead elsewhere.
+func TestWorkspaceHostile(t *testing.T) {
+	r := newRig(t, 1)
+	link := func(name, target string) world.Entry {
+		return world.Entry{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target}}
+	}
+	r.importImages(t,
+		world.Image{Name: "carboy.test/link:latest", Raw: []world.Entry{link("workspace", "/etc"), link("sub", "usr")}},
+		world.Image{Name: "carboy.test/file:latest", Files: map[string][]byte{"workspace": []byte("x")}},
+		world.Image{Name: "carboy.test/passwd:latest", Raw: []world.Entry{link("etc/passwd", "/../../../../../../../../etc/shadow")}})
+	dir := project(t, map[string]string{"a": "x"})
+	for name, target := range map[string]string{"etc": "/etc", "up": "../../../../etc"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct{ image, target, says string }{
+		{"link", "/workspace", "choose another --workspace-target"},
+		{"link", "/sub/dir", "choose another --workspace-target"},
+		{"file", "/workspace", "choose another --workspace-target"},
+		{"passwd", "/workspace", "agent"},
+		{"busybox", "/etc/x", "workspace target"},
+		{"busybox", "/", "workspace target"},
+		{"busybox", "/a/../b", "workspace target"},
+	} {
+		o := r.run(t, append(bottle("--image", "carboy.test/"+tc.image+":latest", "--workspace", dir, "--workspace-target", tc.target), "--", "ls", "/")...)
+		if o.code == 0 || !strings.Contains(o.stderr, tc.says) {
+			t.Errorf("%s: want %q: %v", tc.image, tc.says, o)
+		}
+	}
+	for _, runtime := range runtimes {
+		o := r.run(t, append(bottle("--runtime", runtime, "--workspace", dir, "--workspace-target", "/srv/pro ject"), "--", "sh", "-c", "pwd; readlink etc; readlink up; cat etc/shadow up/shadow")...)
+		if o.code != 1 || o.stdout != "/srv/pro ject\n/etc\n../../../../etc\n" {
+			t.Errorf("%s: %v", runtime, o)
+		}
+	}
+	r.mustRun(t, "workspace", "prune")
+}
+
+// TestWorkspaceIsLive: what the agent writes is seen on the host at once, by
+// both runtimes, and the bottle's name shows it.
+func TestWorkspaceIsLive(t *testing.T) {
+	r := newRig(t, 1)
+	for _, runtime := range runtimes {
+		dir := project(t, map[string]string{"a": "1\n2\n3\n"})
+		l := r.start(t, "--runtime", runtime, "--workspace", dir)
+		l.exec(t, "sh", "-c", "echo 4 >>a; printf '\\0' >binary; echo new >b")
+		want := "diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1,3 +1,4 @@\n 1\n 2\n 3\n+4\n" +
+			"diff --git a/b b/b\nnew file mode 100644\n--- /dev/null\n+++ b/b\n@@ -0,0 +1,1 @@\n+new\n" +
+			"diff --git a/binary b/binary\nnew file mode 100644\nBinary files /dev/null and b/binary differ\n"
+		if got := r.mustRun(t, "diff", "--patch", l.name); got != want {
+			t.Errorf("%s: %s", runtime, got)
+		}
+		var all []struct{ Kind, Path, Type string }
+		if err := json.Unmarshal([]byte(r.mustRun(t, "diff", "--json", l.name)), &all); err != nil || len(all) != 3 || all[0].Kind != "M" || all[0].Path != "a" || all[0].Type != "file" {
+			t.Errorf("%s: %+v, %v", runtime, all, err)
+		}
+		if o := l.exec(t, "sh", "-c", "printf '1\\n2\\n3\\n' >a; rm b binary"); o.code != 0 {
+			t.Error(o)
+		}
+		if got := r.mustRun(t, "diff", l.name); got != "" { // undone is not changed
+			t.Errorf("%s: %s", runtime, got)
+		}
+		l.stop(t)
+		if strings.Contains(l.stderr.String(), "carboy diff") {
+			t.Errorf("%s: %s", runtime, l.stderr)
+		}
+		if o := r.run(t, "diff", l.name); o.code != 1 {
+			t.Errorf("%s: a result without a change is kept: %v", runtime, o)
+		}
+	}
+	r.mustRun(t, "workspace", "prune")
 }

@@ -133,21 +133,22 @@ func (s Sides) look(t Target, u user, before, upper *beneath.Dir, c Change) (don
 		return err
 	})
 	switch {
-	case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR):
-		return false, true, nil // somewhere on the way is a link now
 	case errors.Is(err, fs.ErrNotExist):
 		return c.Kind == Deleted, c.Kind == Modified, nil
+	case vanished(err):
+		return false, true, nil // somewhere on the way is a link now
 	case err != nil:
 		return false, false, err
 	}
-	if c.Type == "directory" {
+	if c.Type == "directory" && c.Kind != Deleted {
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 		return c.Kind == Added && isDir, !isDir, nil
 	}
-	if c.Kind != Deleted {
-		if done, err = u.equal(upper, c.Path, &st); err != nil || done {
-			return done, false, err
-		}
+	if c.Type == "directory" && st.Mode&unix.S_IFMT == unix.S_IFDIR { // what is in it counts
+		return false, false, nil
+	}
+	if done, err = u.equal(upper, c.Path, &st); err != nil || done {
+		return done, false, err
 	}
 	if c.Kind == Added {
 		return false, true, nil
@@ -157,13 +158,24 @@ func (s Sides) look(t Target, u user, before, upper *beneath.Dir, c Change) (don
 	return false, !same || late, err
 }
 
+// vanished says that there is nothing, or another type of file on the way.
+func vanished(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
 // equal says whether a file of the target is that of one side.
 func (u user) equal(side *beneath.Dir, path string, target *unix.Stat_t) (bool, error) {
 	st, err := side.Stat(path)
+	if vanished(err) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
 	const permissions = 0o777
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR && target.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return true, nil
+	}
 	if st.Mode&(unix.S_IFMT|permissions) != target.Mode&(unix.S_IFMT|permissions) {
 		return false, nil
 	}

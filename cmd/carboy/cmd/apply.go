@@ -61,8 +61,8 @@ func apply(ctx context.Context, w io.Writer, sides changes.Sides, t changes.Targ
 		return err
 	}
 	if len(plan.Conflicts) > 0 {
-		return fmt.Errorf("nothing is written: these were changed in %s too, or cannot be reached without a link:\n%s%w",
-			quotePath(dir), lines(plan.Conflicts), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("nothing is written: these were changed in %s too, or cannot be reached without a link:\n%s: %w",
+			quotePath(dir), strings.TrimSuffix(lines(plan.Conflicts), "\n"), errdefs.ErrFailedPrecondition)
 	}
 	if len(plan.Withheld) > 0 {
 		_, _ = fmt.Fprintf(w, "left out, as programs of this host may run it, or as it is no file:\n%s", lines(plan.Withheld))
