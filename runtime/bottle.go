@@ -22,6 +22,7 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"carboy/netns"
+	"carboy/runtime/bottlespec"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy"
 )
@@ -45,7 +46,8 @@ type Bottle struct {
 	engineProcess *initproto.Process
 	proxyLog      *proxyLog
 	command       initproto.Spec
-	root          bool // the agent was asked to be root
+	root          bool              // the agent was asked to be root
+	guards        []bottlespec.Bind // on top of a live workspace
 	control       net.Listener
 	history       History
 }
@@ -227,7 +229,7 @@ func (b *Bottle) Tend(ctx context.Context, warn func(error)) error {
 func (b *Bottle) checkDisk(ctx context.Context) error {
 	service := b.host.Client.SnapshotService(b.host.Snapshotter)
 	used, err := service.Usage(ctx, b.agentID())
-	if err == nil && b.Workspace != nil {
+	if err == nil && b.Workspace != nil && b.Workspace.Mode != ModeBind {
 		var more snapshots.Usage
 		more, err = service.Usage(ctx, b.workspaceID())
 		used.Add(more)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"carboy/runtime/beneath"
 	"carboy/runtime/changes"
+	"carboy/runtime/invoker"
 )
 
 // A result is what an agent wrote to its workspace: a snapshot under a lease of
@@ -107,24 +109,30 @@ func (r Result) Since() time.Time {
 	return time.Time{}
 }
 
-// Sides opens what was before and what the agent wrote. The caller closes them.
-func (h *Host) Sides(ctx context.Context, r Result) (changes.Sides, error) {
+// Sides opens what was before and what the agent wrote; a live directory as its
+// user. The caller closes them.
+func (h *Host) Sides(ctx context.Context, r Result, who invoker.User) (s changes.Sides, err error) {
 	l, err := h.snapshotLayers(ctx, r.record().workspaceID())
 	if err != nil {
-		return changes.Sides{}, err
+		return s, err
 	}
-	before, err := openIn(l.lowers)
+	if r.Mode == ModeOverlay {
+		s.User = &who
+		s.Before, err = who.OpenDir(r.Directory)
+	} else {
+		s.Before, err = openIn(l.lowers)
+	}
 	if err != nil {
-		return changes.Sides{}, err
+		return s, err
 	}
-	upper, err := openIn([]string{l.upper})
+	s.Upper, err = openIn([]string{l.upper})
 	if errors.Is(err, fs.ErrNotExist) {
-		return changes.Sides{Before: before}, nil
+		return s, nil
 	}
 	if err != nil {
-		return changes.Sides{}, errors.Join(err, before.Close())
+		return s, errors.Join(err, s.Before.Close())
 	}
-	return changes.Sides{Before: before, Upper: upper}, nil
+	return s, nil
 }
 
 // openIn opens the files of a tree in its layers.
@@ -160,15 +168,30 @@ func (h *Host) settleResult(ctx context.Context, record Record) error {
 	if err != nil {
 		return err
 	}
-	sides, err := h.Sides(ctx, r)
-	if err != nil {
-		return err
-	}
-	changed, err := sides.Any(ctx)
-	if err := errors.Join(err, sides.Close()); err != nil || changed {
+	changed, err := h.changed(ctx, r)
+	if err != nil || changed {
 		return err
 	}
 	return h.DropResult(ctx, r)
+}
+
+// changed says whether there is anything to keep. The user of a live directory
+// is not here to compare with it: whatever was written is kept.
+func (h *Host) changed(ctx context.Context, r Result) (_ bool, err error) {
+	if r.Mode == ModeOverlay {
+		l, err := h.snapshotLayers(ctx, r.record().workspaceID())
+		if err != nil {
+			return false, err
+		}
+		written, err := os.ReadDir(filepath.Join(l.upper, treeFiles))
+		return len(written) > 0, err
+	}
+	sides, err := h.Sides(ctx, r, invoker.User{})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, sides.Close()) }()
+	return sides.Any(ctx)
 }
 
 // DropResult removes a result for good.

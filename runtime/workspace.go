@@ -54,10 +54,15 @@ func (b *Bottle) placeAs(ctx context.Context) (err error) {
 	if err := b.checkTarget(root); err != nil {
 		return err
 	}
-	if b.Workspace.Mode != ModeCopy {
-		return invalid("mode %s is not there yet", b.Workspace.Mode)
+	switch b.Workspace.Mode {
+	case ModeCopy:
+		err = b.copyTree(ctx, owner)
+	case ModeOverlay:
+		err = b.overlayWorkspace(ctx, owner)
+	default:
+		return b.bindWorkspace(owner)
 	}
-	if err := b.copyTree(ctx, owner); err != nil {
+	if err != nil {
 		return err
 	}
 	return b.recordResult(ctx)
@@ -71,6 +76,9 @@ func (h *Host) settle(ctx context.Context, r Record) error {
 	}
 	if err := mount.UnmountRecursive(r.workspaceDir(), unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount: %w", err)
+	}
+	if r.Workspace.Mode == ModeBind {
+		return nil
 	}
 	return h.settleResult(ctx, r)
 }

@@ -238,3 +238,86 @@ func TestWorkspaceIsLive(t *testing.T) {
 	}
 	r.mustRun(t, "workspace", "prune")
 }
+
+// TestWorkspaceOverlay shows the live directory with the agent's changes above.
+func TestWorkspaceOverlay(t *testing.T) {
+	r := newRig(t, 1)
+	for _, runtime := range runtimes {
+		dir := project(t, map[string]string{"a": "a\n", "d/gone": "x", "d/kept": "x", "late": "1\n"})
+		put(t, filepath.Join(dir, "roots"), "secret")
+		ownedBy(t, dir, 65534)
+		if err := errors.Join(os.Chown(filepath.Join(dir, "roots"), 0, 0), os.Chmod(filepath.Join(dir, "roots"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		as := func(args ...string) outcome {
+			c := r.command(t, args...)
+			c.Env = append(c.Env, "SUDO_UID=65534", "SUDO_GID=65534")
+			return finish(t, c)
+		}
+		work := bottle("--runtime", runtime, "--name", "worker", "--workspace", dir, "--workspace-mode", "overlay")
+		for _, user := range []string{"1000:1000", "0"} {
+			o := as(append(work, "-u", user, "--", "sh", "-c", "cat a; stat -c %u a; echo more >>a; rm -r d; mkdir d; echo n >d/new; echo 2 >>late; cat roots")...)
+			if uid, _, _ := strings.Cut(user, ":"); o.code != 1 || o.stdout != "a\n"+uid+"\n" {
+				t.Fatalf("%s as %s: %v", runtime, user, o)
+			}
+			if got, want := as("diff", "worker").stdout, "M a\nD d/gone\nD d/kept\nA d/new\nM late\n"; got != want {
+				t.Errorf("%s: diff is %q, want %q", runtime, got, want)
+			}
+			if text, err := os.ReadFile(filepath.Join(dir, "a")); string(text) != "a\n" {
+				t.Errorf("%s: the project was written to: %q, %v", runtime, text, err)
+			}
+			if user == "0" {
+				break
+			}
+			r.mustRun(t, "rm", "worker")
+		}
+		if o := r.run(t, append(work, "--name", "root", "--", "true")...); o.code != 0 {
+			t.Errorf("%s: root: %v", runtime, o)
+		}
+		put(t, filepath.Join(dir, "late"), "me too\n")
+		if o := as("apply", "-y", "worker"); o.code != 1 || !strings.Contains(o.stderr, "M late") {
+			t.Errorf("%s: a conflict: %v", runtime, o)
+		}
+		if o := as("apply", "-y", "worker", project(t, nil)); o.code == 0 {
+			t.Errorf("%s: modified what was not there: %v", runtime, o)
+		}
+		r.mustRun(t, "rm", "worker")
+	}
+}
+
+// TestWorkspaceBind lets the agent write to the directory itself, as its owner,
+// but not to what programs of the host take commands from.
+func TestWorkspaceBind(t *testing.T) {
+	r := newRig(t, 1)
+	for _, runtime := range runtimes {
+		dir := project(t, map[string]string{"a": "a\n", ".git/config": "[core]\n", ".git/HEAD": "ref\n", ".envrc": "x\n"})
+		work := bottle("--runtime", runtime, "--workspace", dir, "--workspace-mode", "bind")
+		if o := r.run(t, append(work, "--", "true")...); o.code == 0 || !strings.Contains(o.stderr, "belongs to root") {
+			t.Errorf("%s: root's directory: %v", runtime, o)
+		}
+		ownedBy(t, dir, 65534)
+		as := func(uid string, args ...string) outcome {
+			c := r.command(t, args...)
+			c.Env = append(c.Env, "SUDO_UID="+uid, "SUDO_GID="+uid)
+			return finish(t, c)
+		}
+		if o := as("12345", append(work, "--", "true")...); o.code == 0 || !strings.Contains(o.stderr, "belongs to user 65534") {
+			t.Errorf("%s: another's directory: %v", runtime, o)
+		}
+		attempts := []string{"echo >>.git/config", "echo >.git/hooks/pre-commit", "mv .git other", "mv .git/hooks x", "rm .git/config", "echo >>.envrc", "rm .envrc", "chmod 777 .git/hooks"}
+		script := "stat -c %u a; echo more >>a; echo n >new; echo h >.git/HEAD || echo failed\n"
+		for _, attempt := range attempts {
+			script += "(" + attempt + ") 2>/dev/null && echo '" + attempt + "'\n"
+		}
+		if o := as("65534", append(work, "--", "sh", "-c", script+"true")...); o.code != 0 || o.stdout != "1000\n" || !strings.Contains(o.stderr, "WARNING") || strings.Contains(o.stderr, "carboy diff") {
+			t.Errorf("%s: %v", runtime, o)
+		}
+		for name, want := range map[string]string{"a": "a\nmore\n", "new": "n\n", ".git/HEAD": "h\n", ".git/config": "[core]\n", ".envrc": "x\n"} {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			info, statErr := os.Stat(filepath.Join(dir, name))
+			if err != nil || statErr != nil || string(text) != want || info.Sys().(*syscall.Stat_t).Uid != 65534 {
+				t.Errorf("%s: %s is %q, want %q: %v", runtime, name, text, want, errors.Join(err, statErr))
+			}
+		}
+	}
+}

@@ -46,7 +46,7 @@ type Container struct {
 type Agent struct {
 	Container
 	Root      bool
-	Workspace Bind // shown writable; none without a target
+	Workspace []Bind // each in the one before, or beside it
 }
 
 // Proxy is the container of the proxy engine.
@@ -57,7 +57,10 @@ type Proxy struct {
 }
 
 // Bind is a file or directory of the host, shown read-only unless said otherwise.
-type Bind struct{ Source, Target string }
+type Bind struct {
+	Source, Target string
+	Writable       bool
+}
 
 // Opts makes the agent's specification.
 func (a Agent) Opts() oci.SpecOpts {
@@ -65,13 +68,15 @@ func (a Agent) Opts() oci.SpecOpts {
 	if a.Root {
 		caps = union(caps, RootCapabilities)
 	}
-	opts := []oci.SpecOpts{a.opts()}
-	if w := a.Workspace; w.Target != "" {
-		// Not recursive: nothing is mounted below, and nothing is to be.
-		opts = append(opts, oci.WithMounts([]specs.Mount{{Destination: filepath.Clean(w.Target), Type: "bind", Source: w.Source,
-			Options: []string{"bind", "rw", "nosuid", "nodev"}}}))
+	var mounts []specs.Mount
+	for _, b := range a.Workspace {
+		m := readOnly(b.Source, b.Target)
+		if b.Writable {
+			m.Options = []string{"bind", "rw", "nosuid", "nodev"}
+		}
+		mounts = append(mounts, m)
 	}
-	return oci.Compose(oci.Compose(opts...), withCapabilities(caps), seccomp.WithDefaultProfile(), withLSM())
+	return oci.Compose(a.opts(), oci.WithMounts(mounts), withCapabilities(caps), seccomp.WithDefaultProfile(), withLSM())
 }
 
 // Opts makes the proxy's specification: a read-only root, and /tmp and /run in

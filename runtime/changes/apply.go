@@ -32,57 +32,14 @@ type Application struct {
 	Withheld  []Change // what would make programs of the host run something, or is no file
 }
 
-// user is a thread that has the rights of the target's user. Paths of the
-// target are for it alone.
-type user struct {
-	jobs chan func()
-	in   *beneath.Dir
-}
-
-// as runs f with a thread of the target's user.
-func (t Target) as(f func(user) error) error {
-	u := user{jobs: make(chan func()), in: beneath.In(t.Top)}
-	done := make(chan error, 1)
-	go func() {
-		done <- t.User.Do(func() error {
-			for job := range u.jobs {
-				job()
-			}
-			u.in.Forget()
-			return nil
-		})
-	}()
-	// A thread that could not take on the rights takes no job.
-	failed := make(chan error, 1)
-	go func() {
-		err := f(u)
-		close(u.jobs)
-		failed <- err
-	}()
-	select {
-	case err := <-failed:
-		return errors.Join(err, <-done)
-	case err := <-done:
-		if err != nil {
-			return err
-		}
-		return <-failed
-	}
-}
-
-func (u user) do(f func() error) error {
-	result := make(chan error, 1)
-	u.jobs <- func() { result <- f() }
-	return <-result
-}
+// user is the target, read and written with its user's rights.
+type user struct{ reader }
 
 // Plan sorts changes by what is to be done about them, and writes nothing.
 func (s Sides) Plan(ctx context.Context, t Target) (a Application, err error) {
-	before := beneath.In(s.Before)
-	defer before.Forget()
-	return a, t.as(func(u user) error {
-		upper := s.upper()
-		defer upper.Forget()
+	upper := s.upper()
+	defer upper.in.Forget()
+	return a, s.onBoth(t, func(u user, before reader) error {
 		removed := map[string]bool{}
 		return s.Walk(ctx, func(c Change) error {
 			switch {
@@ -118,20 +75,22 @@ func within(some map[string]bool, path string) bool {
 	return false
 }
 
-func (s Sides) upper() *beneath.Dir {
+func (s Sides) upper() reader {
 	if s.Upper == nil {
-		return beneath.In(s.Before) // Walk finds nothing to open there
+		return reader{beneath.In(s.Before), directly} // Walk finds nothing to open there
 	}
-	return beneath.In(s.Upper)
+	return reader{beneath.In(s.Upper), directly}
+}
+
+func (s Sides) onBoth(t Target, f func(u user, before reader) error) error {
+	return as(t.User, t.Top, func(target reader) error {
+		return s.reading(func(before reader) error { return f(user{target}, before) })
+	})
 }
 
 // look compares the target with both sides.
-func (s Sides) look(t Target, u user, before, upper *beneath.Dir, c Change) (done, conflict bool, err error) {
-	var st unix.Stat_t
-	err = u.do(func() (err error) {
-		st, err = u.in.Stat(c.Path)
-		return err
-	})
+func (s Sides) look(t Target, u user, before, upper reader, c Change) (done, conflict bool, err error) {
+	st, err := u.stat(c.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return c.Kind == Deleted, c.Kind == Modified, nil
@@ -164,8 +123,8 @@ func vanished(err error) bool {
 }
 
 // equal says whether a file of the target is that of one side.
-func (u user) equal(side *beneath.Dir, path string, target *unix.Stat_t) (bool, error) {
-	st, err := side.Stat(path)
+func (u user) equal(side reader, path string, target *unix.Stat_t) (bool, error) {
+	st, err := side.stat(path)
 	if vanished(err) {
 		return false, nil
 	}
@@ -189,30 +148,23 @@ func (u user) equal(side *beneath.Dir, path string, target *unix.Stat_t) (bool, 
 	}
 }
 
-func (u user) sameLink(side *beneath.Dir, path string) (bool, error) {
-	want, err := side.Readlink(path)
+func (u user) sameLink(side reader, path string) (bool, error) {
+	want, err := side.readlink(path)
 	if err != nil {
 		return false, err
 	}
-	var have string
-	err = u.do(func() (err error) {
-		have, err = u.in.Readlink(path)
-		return err
-	})
+	have, err := u.readlink(path)
 	return have == want, err
 }
 
-func (u user) sameFile(side *beneath.Dir, path string) (bool, error) {
-	a, err := OpenFile(side, path)
+func (u user) sameFile(side reader, path string) (bool, error) {
+	a, err := side.openFile(path)
 	if err != nil {
 		return false, err
 	}
 	defer a.Close()
-	var b *os.File
-	if err := u.do(func() (err error) {
-		b, err = OpenFile(u.in, path)
-		return err
-	}); err != nil {
+	b, err := u.openFile(path)
+	if err != nil {
 		return false, err
 	}
 	defer b.Close()
@@ -224,8 +176,9 @@ func (u user) sameFile(side *beneath.Dir, path string) (bool, error) {
 // tell of all that is not written.
 func (s Sides) Apply(ctx context.Context, t Target, todo []Change) error {
 	upper := s.upper()
-	defer upper.Forget()
-	return t.as(func(u user) error {
+	defer upper.in.Forget()
+	return as(t.User, t.Top, func(target reader) error {
+		u := user{target}
 		var errs []error
 		step := func(c Change, f func() error) {
 			if ctx.Err() == nil {
@@ -267,13 +220,13 @@ func (u user) remove(c Change) error {
 	return nil
 }
 
-func (u user) write(upper *beneath.Dir, c Change) error {
+func (u user) write(upper reader, c Change) error {
 	mode := c.Mode & 0o777
 	switch c.Type {
 	case "directory":
 		return u.do(func() error { return u.makeDirectory(c, mode) })
 	case "link":
-		target, err := upper.Readlink(c.Path)
+		target, err := upper.readlink(c.Path)
 		if err != nil {
 			return err
 		}
@@ -281,7 +234,7 @@ func (u user) write(upper *beneath.Dir, c Change) error {
 			return u.replace(c.Path, func(fd int, name string) error { return unix.Symlinkat(target, fd, name) })
 		})
 	default:
-		from, err := OpenFile(upper, c.Path)
+		from, err := upper.openFile(c.Path)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime/beneath"
+	"carboy/runtime/invoker"
 )
 
 // Kinds of changes. What became another type of file is removed and added.
@@ -40,7 +41,8 @@ type Change struct {
 // them.
 type Sides struct {
 	Before *os.File
-	Upper  *os.File // nil: nothing was written
+	User   *invoker.User // who reads Before; nil is the caller
+	Upper  *os.File      // nil: nothing was written
 }
 
 // Close closes both.
@@ -57,10 +59,12 @@ func (s Sides) Walk(ctx context.Context, f func(Change) error) error {
 	if s.Upper == nil {
 		return nil
 	}
-	w := walk{ctx: ctx, before: beneath.In(s.Before), upper: beneath.In(s.Upper), tell: f}
-	defer w.before.Forget()
-	defer w.upper.Forget()
-	return w.directory("", true)
+	upper := reader{beneath.In(s.Upper), directly}
+	defer upper.in.Forget()
+	return s.reading(func(before reader) error {
+		w := walk{ctx: ctx, before: before, upper: upper, tell: f}
+		return w.directory("", true)
+	})
 }
 
 var errFound = errors.New("found")
@@ -86,8 +90,8 @@ func (s Sides) List(ctx context.Context) (all []Change, err error) {
 
 type walk struct {
 	ctx    context.Context
-	before *beneath.Dir
-	upper  *beneath.Dir
+	before reader
+	upper  reader
 	tell   func(Change) error
 }
 
@@ -120,8 +124,8 @@ func join(dir, name string) string {
 }
 
 // names lists a directory, and says whether it hides what is below it.
-func names(d *beneath.Dir, path string) (list []string, opaque bool, err error) {
-	f, err := d.Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+func names(d reader, path string) (list []string, opaque bool, err error) {
+	f, err := d.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if errors.Is(err, fs.ErrNotExist) { // a living bottle
 		return nil, false, nil
 	}
@@ -179,7 +183,7 @@ func (w *walk) hidden(path string, kept []string) error {
 
 // deleted tells of everything that was at a path.
 func (w *walk) deleted(path string) error {
-	st, err := w.before.Stat(path)
+	st, err := w.before.stat(path)
 	if err != nil {
 		return err
 	}
@@ -202,7 +206,7 @@ func (w *walk) deleted(path string) error {
 }
 
 func (w *walk) entry(path string, known bool) error {
-	now, err := w.upper.Stat(path)
+	now, err := w.upper.stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -211,7 +215,7 @@ func (w *walk) entry(path string, known bool) error {
 	}
 	was, existed := unix.Stat_t{}, false
 	if known {
-		was, err = w.before.Stat(path)
+		was, err = w.before.stat(path)
 		if existed = err == nil; !existed && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -268,11 +272,11 @@ func (w *walk) compare(path string, was, now *unix.Stat_t) error {
 }
 
 func (w *walk) targetDiffers(path string) (bool, error) {
-	was, err := w.before.Readlink(path)
+	was, err := w.before.readlink(path)
 	if err != nil {
 		return false, err
 	}
-	now, err := w.upper.Readlink(path)
+	now, err := w.upper.readlink(path)
 	return was != now, err
 }
 
@@ -280,29 +284,17 @@ func (w *walk) contentDiffers(path string, was, now *unix.Stat_t) (_ bool, err e
 	if was.Size != now.Size {
 		return true, nil
 	}
-	a, err := OpenFile(w.before, path)
+	a, err := w.before.openFile(path)
 	if err != nil {
 		return false, err
 	}
 	defer a.Close()
-	b, err := OpenFile(w.upper, path)
+	b, err := w.upper.openFile(path)
 	if err != nil {
 		return false, err
 	}
 	defer b.Close()
 	return differ(a, b)
-}
-
-// OpenFile opens a regular file for reading, and never waits.
-func OpenFile(d *beneath.Dir, path string) (*os.File, error) {
-	f, err := d.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, errors.Join(&fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}, err, f.Close())
-	}
-	return f, nil
 }
 
 func differ(a, b io.Reader) (bool, error) {

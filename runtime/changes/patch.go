@@ -9,8 +9,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/diff"
-
-	"carboy/runtime/beneath"
 )
 
 // largest is the size of a file that is shown, in bytes.
@@ -22,35 +20,38 @@ func (s Sides) Patch(ctx context.Context, w io.Writer) error {
 	if s.Upper == nil {
 		return nil
 	}
-	before, upper := beneath.In(s.Before), beneath.In(s.Upper)
-	defer before.Forget()
-	defer upper.Forget()
-	return s.Walk(ctx, func(c Change) error {
-		if c.Type == "directory" {
-			return nil // patches have none
-		}
-		var was, now []byte
-		text, err := true, error(nil)
-		if c.Kind != Added {
-			was, text, err = content(before, c)
-		}
-		if c.Kind != Deleted && text && err == nil {
-			now, text, err = content(upper, c)
-		}
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(onePatch(c, was, now, text))
-		return err
+	upper := s.upper()
+	defer upper.in.Forget()
+	return s.reading(func(before reader) error {
+		return s.Walk(ctx, func(c Change) error { return writePatch(w, before, upper, c) })
 	})
 }
 
+func writePatch(w io.Writer, before, upper reader, c Change) error {
+	if c.Type == "directory" {
+		return nil // patches have none
+	}
+	var was, now []byte
+	text, err := true, error(nil)
+	if c.Kind != Added {
+		was, text, err = content(before, c)
+	}
+	if c.Kind != Deleted && text && err == nil {
+		now, text, err = content(upper, c)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(onePatch(c, was, now, text))
+	return err
+}
+
 // content reads a text file, of which text says that it is one.
-func content(d *beneath.Dir, c Change) (b []byte, text bool, err error) {
+func content(d reader, c Change) (b []byte, text bool, err error) {
 	if c.Type != "file" {
 		return nil, false, nil
 	}
-	f, err := OpenFile(d, c.Path)
+	f, err := d.openFile(c.Path)
 	if err != nil {
 		return nil, false, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"carboy/runtime"
 	"carboy/runtime/changes"
+	"carboy/runtime/invoker"
 )
 
 func newDiff(s *settings) *cobra.Command {
@@ -52,7 +53,11 @@ func withSides(c *cobra.Command, s *settings, name string, f func(context.Contex
 		if err != nil {
 			return err
 		}
-		sides, err := h.Sides(ctx, r)
+		who, err := invoker.Current()
+		if err != nil {
+			return err
+		}
+		sides, err := h.Sides(ctx, r, who)
 		if err != nil {
 			return err
 		}

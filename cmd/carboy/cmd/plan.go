@@ -221,6 +221,9 @@ func (f *runFlags) confirm(ctx context.Context, p *runtime.Plan, o runtime.UpOpt
 	if err := describe(os.Stderr, p, text); err != nil {
 		return err
 	}
+	if p.Workspace != nil && p.Workspace.Mode == runtime.ModeBind {
+		fmt.Fprintln(os.Stderr, "WARNING: the agent writes to the workspace itself. Programs of yours may run what it leaves there: build files, scripts, settings of editors.")
+	}
 	if f.yes {
 		return nil
 	}
