@@ -146,8 +146,9 @@ func openIn(dirs []string) (*os.File, error) {
 	return in.Open(treeFiles, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
-// Now opens the workspace as it is, for reading: that of a living bottle where
-// it is mounted, else its layers.
+// Now opens the workspace as it is: that of a living bottle where it is mounted,
+// else its layers for reading. Of one over a live directory that has ended these
+// are only what the agent wrote.
 func (h *Host) Now(ctx context.Context, r Result) (*os.File, error) {
 	if record := r.record(); h.Lives(r.Instance) {
 		return os.OpenFile(record.workspaceTree(), os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
@@ -156,7 +157,11 @@ func (h *Host) Now(ctx context.Context, r Result) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openIn(append([]string{l.upper}, l.lowers...))
+	tree, err := openIn(append([]string{l.upper}, l.lowers...))
+	if errors.Is(err, fs.ErrNotExist) { // nothing was written to a copy
+		return openIn(l.lowers)
+	}
+	return tree, err
 }
 
 // settleResult drops the result of a bottle that changed nothing.

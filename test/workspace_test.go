@@ -321,3 +321,82 @@ func TestWorkspaceBind(t *testing.T) {
 		}
 	}
 }
+
+// TestWorkspaceCp copies in and out, while the bottle lives and after.
+func TestWorkspaceCp(t *testing.T) {
+	r := newRig(t, 1)
+	for _, runtime := range runtimes {
+		out := t.TempDir()
+		ownedBy(t, out, 65534)
+		secret := filepath.Join(t.TempDir(), "secret")
+		put(t, secret, "host's")
+		as := func(args ...string) outcome {
+			c := r.command(t, args...)
+			c.Env = append(c.Env, "SUDO_UID=65534", "SUDO_GID=65534")
+			return finish(t, c)
+		}
+		l := r.start(t, "--runtime", runtime, "--workspace", project(t, map[string]string{"d/a": "a\n", "b": "b\n"}))
+		if o := l.exec(t, "sh", "-c", "echo new >d/new; ln -s "+secret+" leak; ln -s / root; chmod 4755 b"); o.code != 0 {
+			t.Fatal(o)
+		}
+		from := func(path string) string { return l.name + ":" + path }
+		in := project(t, map[string]string{"in/x/y": "in\n"})
+		ownedBy(t, in, 65534)
+		look := func(when string) {
+			for _, tc := range []struct {
+				path, to, file, want string
+			}{
+				{"d/new", out, "new", "new\n"},
+				{"/workspace/d", out, "d/new", "new\n"},
+				{"b", filepath.Join(out, "renamed"), "renamed", "b\n"},
+				{"./d/../b", filepath.Join(out, "again"), "again", "b\n"},
+			} {
+				o := as("cp", from(tc.path), tc.to)
+				file := filepath.Join(out, tc.file)
+				text, err := os.ReadFile(file)
+				if o.code != 0 || err != nil || string(text) != tc.want {
+					t.Errorf("%s, %s: %s: %q, %v: %v", runtime, when, tc.path, text, err, o)
+					continue
+				}
+				if info, err := os.Stat(file); err != nil || info.Sys().(*syscall.Stat_t).Uid != 65534 || info.Mode()&fs.ModeSetuid != 0 {
+					t.Errorf("%s, %s: %s: %v, %v", runtime, when, tc.path, info, err)
+				}
+			}
+			for path, says := range map[string]string{"root/" + secret: "symbolic", "/etc/passwd": "not in the workspace", "../../etc/passwd": "no such file", "none": "no such file"} {
+				if o := as("cp", from(path), filepath.Join(out, "bad")); o.code == 0 || !strings.Contains(o.stderr, says) {
+					t.Errorf("%s, %s: %s: want %q: %v", runtime, when, path, says, o)
+				}
+			}
+			if o := as("cp", from("b"), "/etc/carboy-test"); o.code == 0 {
+				t.Errorf("%s: written as root: %v", runtime, o)
+			}
+			if o := as("cp", from("leak"), out); o.code != 0 {
+				t.Error(o)
+			}
+			if target, err := os.Readlink(filepath.Join(out, "leak")); target != secret {
+				t.Errorf("%s: a link was followed: %q, %v", runtime, target, err)
+			}
+		}
+		look("live")
+		for _, args := range [][]string{{filepath.Join(in, "in/x/y"), from("d")}, {filepath.Join(in, "in"), from("")}, {filepath.Join(in, "in/x/y"), from("/workspace/named")}} {
+			if o := as(append([]string{"cp"}, args...)...); o.code != 0 {
+				t.Errorf("%s: %v: %v", runtime, args, o)
+			}
+		}
+		if o := l.exec(t, "sh", "-c", "cat d/y in/x/y named; echo more >>d/y; echo more >>in/x/y"); o.code != 0 || o.stdout != "in\nin\nin\n" {
+			t.Errorf("%s: what was copied in: %v", runtime, o)
+		}
+		for from, to := range map[string]string{"/etc/shadow": "", filepath.Join(in, "in/x/y"): "root/tmp/escaped", "/dev/null": ""} {
+			if o := as("cp", from, l.name+":"+to); o.code == 0 {
+				t.Errorf("%s: %s to %q: %v", runtime, from, to, o)
+			}
+		}
+		l.stop(t)
+		look("ended")
+		if o := as("cp", filepath.Join(in, "in/x/y"), from("d")); o.code == 0 {
+			t.Errorf("%s: an ended bottle was changed: %v", runtime, o)
+		}
+		r.mustRun(t, "rm", l.name)
+	}
+	r.mustRun(t, "workspace", "prune")
+}

@@ -194,7 +194,7 @@ func (s Sides) Apply(ctx context.Context, t Target, todo []Change) error {
 		}
 		for _, c := range todo {
 			if c.Kind != Deleted {
-				step(c, func() error { return u.write(upper, c) })
+				step(c, func() error { return u.write(upper, c, c.Path) })
 			}
 		}
 		return errors.Join(append(errs, context.Cause(ctx))...)
@@ -220,40 +220,40 @@ func (u user) remove(c Change) error {
 	return nil
 }
 
-func (u user) write(upper reader, c Change) error {
+func (u user) write(from reader, c Change, to string) error {
 	mode := c.Mode & 0o777
 	switch c.Type {
 	case "directory":
-		return u.do(func() error { return u.makeDirectory(c, mode) })
+		return u.do(func() error { return u.makeDirectory(to, mode) })
 	case "link":
-		target, err := upper.readlink(c.Path)
+		target, err := from.readlink(c.Path)
 		if err != nil {
 			return err
 		}
 		return u.do(func() error {
-			return u.replace(c.Path, func(fd int, name string) error { return unix.Symlinkat(target, fd, name) })
+			return u.replace(to, func(fd int, name string) error { return unix.Symlinkat(target, fd, name) })
 		})
 	default:
-		from, err := upper.openFile(c.Path)
+		content, err := from.openFile(c.Path)
 		if err != nil {
 			return err
 		}
-		defer from.Close()
+		defer content.Close()
 		return u.do(func() error {
-			return u.replace(c.Path, func(fd int, name string) error { return create(fd, name, from, mode) })
+			return u.replace(to, func(fd int, name string) error { return create(fd, name, content, mode) })
 		})
 	}
 }
 
-func (u user) makeDirectory(c Change, mode uint32) error {
-	fd, base, err := u.in.Parent(c.Path)
+func (u user) makeDirectory(name string, mode uint32) error {
+	fd, base, err := u.in.Parent(name)
 	if err != nil {
 		return err
 	}
 	if err := unix.Mkdirat(fd, base, mode); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	dir, err := u.in.Open(c.Path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	dir, err := u.in.Open(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
