@@ -5,26 +5,34 @@ package image
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"carboy/image/progress"
+	"carboy/image/registry"
 )
 
 // Store is the images of one containerd namespace.
 type Store struct {
 	Client      *containerd.Client
 	Snapshotter string
-	Insecure    []string // registries, as host:port, spoken to by plain HTTP
+	Access      registry.Access
+	Progress    *progress.Board // nil shows nothing
+	LeaseLabels map[string]string
+	// Lock is held while an image of that name is pulled, by one process of the
+	// host: containerd 1.6 has many that wait for the same blob starve the one
+	// that writes it. It says with waiting that it has to wait.
+	Lock func(ctx context.Context, name string, waiting func()) (unlock func() error, err error)
 }
 
 // Image is one that is present and unpacked for this host's platform.
@@ -63,17 +71,63 @@ func (s Store) Get(ctx context.Context, ref string) (Image, error) {
 	return s.open(ctx, img)
 }
 
-// Ensure returns the local image, or pulls it.
-func (s Store) Ensure(ctx context.Context, ref string) (Image, error) {
+// Policy says when a registry is asked for an image that bottles need.
+type Policy string
+
+// The policies, by the names users give them.
+const (
+	PullMissing Policy = "missing"
+	PullAlways  Policy = "always"
+	PullNever   Policy = "never"
+)
+
+// ParsePolicy takes an empty one for PullMissing.
+func ParsePolicy(s string) (Policy, error) {
+	switch p := Policy(s); p {
+	case "":
+		return PullMissing, nil
+	case PullMissing, PullAlways, PullNever:
+		return p, nil
+	}
+	return "", fmt.Errorf("pull %q: choose missing, always or never: %w", s, errdefs.ErrInvalidArgument)
+}
+
+// Ensure returns the local image, or pulls it, as the policy says.
+func (s Store) Ensure(ctx context.Context, ref string, p Policy) (Image, error) {
+	if p == PullAlways {
+		return s.Pull(ctx, ref, "")
+	}
 	img, err := s.Get(ctx, ref)
 	if !errdefs.IsNotFound(err) {
 		return img, err
 	}
-	img, pullErr := s.Pull(ctx, ref)
+	if p == PullNever {
+		return Image{}, fmt.Errorf("%w; it is not pulled, by --pull never: get it with `carboy pull %s`", err, ref)
+	}
+	img, pullErr := s.locked(ctx, ref, func(name string) (Image, error) {
+		if img, err := s.Get(ctx, ref); !errdefs.IsNotFound(err) {
+			return img, err // another process has pulled it meanwhile
+		}
+		return s.pull(ctx, name, platforms.Default())
+	})
 	if pullErr != nil {
 		return Image{}, fmt.Errorf("%w; %w", err, pullErr)
 	}
 	return img, nil
+}
+
+// locked does something to a normalised name that one process does at a time.
+func (s Store) locked(ctx context.Context, ref string, do func(name string) (Image, error)) (_ Image, err error) {
+	name, err := Normalize(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	unlock, err := s.Lock(ctx, name, func() { s.Progress.Note("waiting for another process that pulls " + name) })
+	if err != nil {
+		return Image{}, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	return do(name)
 }
 
 // notFound also looks where ctr and nerdctl put images, which is the usual
@@ -111,7 +165,7 @@ func (s Store) open(ctx context.Context, img containerd.Image) (Image, error) {
 }
 
 // unpack runs under a lease of its own, so that nothing half made outlives it.
-func (s Store) unpack(ctx context.Context, img containerd.Image) error {
+func (s Store) unpack(ctx context.Context, img containerd.Image) (err error) {
 	done, err := img.IsUnpacked(ctx, s.Snapshotter)
 	if err != nil {
 		return fmt.Errorf("image %s has no usable content for this platform: %w", img.Name(), err)
@@ -123,28 +177,11 @@ func (s Store) unpack(ctx context.Context, img containerd.Image) error {
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer func() { err = errors.Join(err, release(false)) }()
 	if err := img.Unpack(ctx, s.Snapshotter); err != nil {
 		return fmt.Errorf("unpack %s into %s: %w", img.Name(), s.Snapshotter, err)
 	}
 	return nil
-}
-
-// lease keeps what is under way from the garbage collector. It is released on
-// a context that outlives a cancelled one; were that to fail it expires.
-func (s Store) lease(ctx context.Context) (context.Context, func(), error) {
-	const expiry = time.Hour
-	manager := s.Client.LeasesService()
-	l, err := manager.Create(ctx, leases.WithRandomID(), leases.WithExpiration(expiry))
-	if err != nil {
-		return nil, nil, fmt.Errorf("create lease: %w", err)
-	}
-	release := func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		_ = manager.Delete(ctx, l, leases.SynchronousDelete)
-	}
-	return leases.WithLease(ctx, l.ID), release, nil
 }
 
 func readConfig(ctx context.Context, img containerd.Image) (ocispec.ImageConfig, error) {
@@ -165,30 +202,4 @@ func readConfig(ctx context.Context, img containerd.Image) (ocispec.ImageConfig,
 		return ocispec.ImageConfig{}, fmt.Errorf("configuration of %s: %w", img.Name(), err)
 	}
 	return config.Config, nil
-}
-
-// Listed is an image as `image ls` shows it. Size is of the content in bytes.
-type Listed struct {
-	Ref     string    `json:"ref"`
-	Digest  string    `json:"digest"`
-	Size    int64     `json:"size"`
-	Created time.Time `json:"created"`
-}
-
-// List returns the images by reference.
-func (s Store) List(ctx context.Context) ([]Listed, error) {
-	images, err := s.Client.ListImages(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
-	}
-	list := make([]Listed, 0, len(images))
-	for _, img := range images {
-		size, err := img.Size(ctx)
-		if err != nil {
-			size = -1 // of another platform, or with content missing
-		}
-		list = append(list, Listed{Ref: img.Name(), Digest: img.Target().Digest.String(), Size: size, Created: img.Metadata().CreatedAt})
-	}
-	slices.SortFunc(list, func(a, b Listed) int { return strings.Compare(a.Ref, b.Ref) })
-	return list, nil
 }

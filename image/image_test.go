@@ -7,9 +7,11 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
+	fakes "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"carboy/image/registry"
 )
 
 func TestNormalize(t *testing.T) {
@@ -40,8 +42,7 @@ func TestNormalize(t *testing.T) {
 }
 
 func TestSchemeOfARegistry(t *testing.T) {
-	s := Store{Insecure: []string{"registry.test:5000"}}
-	hosts := s.hosts(t.Context())
+	hosts := registry.Access{Insecure: []string{"registry.test:5000"}}.Hosts(t.Context())
 	for host, want := range map[string]string{
 		"registry.test:5000": "http", "registry.test": "https", "registry.test:5001": "https", "docker.io": "https",
 		"localhost:5000": "http", "127.0.0.1:5000": "http",
@@ -60,7 +61,7 @@ func TestSchemeOfARegistry(t *testing.T) {
 }
 
 func TestResolverAsksARegistry(t *testing.T) {
-	server := httptest.NewServer(registry.New())
+	server := httptest.NewServer(fakes.New())
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
 	ref, err := name.ParseReference(host + "/agent:1")
@@ -74,7 +75,7 @@ func TestResolverAsksARegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resolver := Store{}.resolver(t.Context())
+	resolver := registry.Access{}.Resolver(t.Context(), nil)
 	if _, desc, err := resolver.Resolve(t.Context(), host+"/agent:1"); err != nil || desc.Digest.String() != want.String() {
 		t.Errorf("%s, %v, want %s", desc.Digest, err, want)
 	}

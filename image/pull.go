@@ -5,85 +5,73 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	dockerconfig "github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/containerd/platforms"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/semaphore"
 )
 
-// hostsDir is where containerd keeps hosts.toml files: mirrors and
-// certificate authorities.
-const hostsDir = "/etc/containerd/certs.d"
+// transfers is how many layers of one pull are on their way at once.
+const transfers = 4
 
-// Pull fetches an image for this platform and unpacks it. Loopback registries
-// and those in Insecure are spoken to by plain HTTP.
-func (s Store) Pull(ctx context.Context, ref string) (Image, error) {
-	name, err := Normalize(ref)
+// Pull fetches an image and unpacks it. Platform is os/arch[/variant], and
+// empty for this host's; nothing of others is fetched. On error no lease and no
+// image of it is left, but parts of blobs, from which a later pull goes on.
+func (s Store) Pull(ctx context.Context, ref, platform string) (Image, error) {
+	matcher, err := Platform(platform)
 	if err != nil {
 		return Image{}, err
 	}
+	return s.locked(ctx, ref, func(name string) (Image, error) { return s.pull(ctx, name, matcher) })
+}
+
+func (s Store) pull(ctx context.Context, name string, matcher platforms.MatchComparer) (_ Image, err error) {
 	ctx, release, err := s.lease(ctx)
 	if err != nil {
 		return Image{}, err
 	}
-	defer release()
-	img, err := s.Client.Pull(ctx, name, containerd.WithResolver(s.resolver(ctx)),
+	defer func() { err = errors.Join(err, release(!errdefs.IsResourceExhausted(err))) }()
+	ctx = withoutLog(ctx)
+	p := &pull{store: s, platform: matcher, turns: semaphore.NewWeighted(transfers)}
+	img, err := s.Client.Pull(ctx, name, containerd.WithResolver(s.Access.Resolver(ctx, s.Progress.Read)),
+		containerd.WithPlatformMatcher(matcher),
+		containerd.WithImageHandlerWrapper(p.wrap), containerd.WithUnpackOpts([]containerd.UnpackOpt{everything}),
 		containerd.WithPullUnpack, containerd.WithPullSnapshotter(s.Snapshotter))
 	if err != nil {
-		return Image{}, fmt.Errorf("pull %s: %w", name, err)
+		return Image{}, fmt.Errorf("pull %s: %w", name, p.explain(ctx, name, err))
 	}
 	return s.open(ctx, img)
 }
 
-func (s Store) resolver(ctx context.Context) remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{Hosts: s.hosts(ctx)})
+// withoutLog is for the client, which logs what it meets while it cleans up after
+// a failure as an error beside the one that it returns.
+func withoutLog(ctx context.Context) context.Context {
+	if log.GetLevel() >= log.DebugLevel {
+		return ctx
+	}
+	silent := logrus.New()
+	silent.SetOutput(io.Discard)
+	return log.WithLogger(ctx, logrus.NewEntry(silent))
 }
 
-// hosts chooses how each registry is spoken to.
-func (s Store) hosts(ctx context.Context) docker.RegistryHosts {
-	options := dockerconfig.HostOptions{HostDir: dockerconfig.HostDirFromRoot(hostsDir)}
-	secure := dockerconfig.ConfigureHosts(ctx, options)
-	options.DefaultScheme = "http"
-	plain := dockerconfig.ConfigureHosts(ctx, options)
-	return func(host string) ([]docker.RegistryHost, error) {
-		local, err := docker.MatchLocalhost(host)
-		if err != nil {
-			return nil, err
-		}
-		if local || slices.Contains(s.Insecure, host) {
-			return plain(host)
-		}
-		return secure(host)
-	}
+// everything has layers fetched even where an image with the same ones was
+// unpacked before: what is listed can be exported.
+func everything(_ context.Context, c *containerd.UnpackConfig) error {
+	c.FetchAllContent = true
+	return nil
 }
 
-// Import reads an archive as `docker save` or an OCI layout makes it and
-// unpacks its images.
-func (s Store) Import(ctx context.Context, archive io.Reader) ([]Image, error) {
-	ctx, release, err := s.lease(ctx)
+// Platform reads os/arch[/variant]. Empty is this host's.
+func Platform(text string) (platforms.MatchComparer, error) {
+	if text == "" {
+		return platforms.Default(), nil
+	}
+	p, err := platforms.Parse(text)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("platform %q: give os/arch[/variant], as in linux/arm64: %w: %w", text, err, errdefs.ErrInvalidArgument)
 	}
-	defer release()
-	imported, err := s.Client.Import(ctx, archive)
-	if err != nil {
-		return nil, fmt.Errorf("import images: %w", err)
-	}
-	if len(imported) == 0 {
-		return nil, fmt.Errorf("the archive names no image: %w", errdefs.ErrInvalidArgument)
-	}
-	var images []Image
-	var failed []error
-	for _, metadata := range imported {
-		img, err := s.open(ctx, containerd.NewImage(s.Client, metadata))
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		images = append(images, img)
-	}
-	return images, errors.Join(failed...)
+	return platforms.Only(p), nil
 }

@@ -16,7 +16,7 @@ import (
 type Swept struct {
 	Name     string        `json:"name,omitempty"`
 	Instance string        `json:"instance"`
-	Kind     string        `json:"kind"` // bottle, container, lock, log, result or copy
+	Kind     string        `json:"kind"` // bottle, pull, container, lock, log, result or copy
 	Took     time.Duration `json:"took"` // in nanoseconds
 	Error    string        `json:"error,omitempty"`
 }
@@ -53,7 +53,7 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 		swept = append(swept, what)
 	}
 	for _, r := range records {
-		if h.state(r) != StateDead || s.Patient && postponed(r.lockPath()) {
+		if state := h.state(r); state != StateDead && state != StateLeaking || s.Patient && postponed(r.lockPath()) {
 			continue
 		}
 		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func() error {
@@ -63,6 +63,11 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 			}
 			return h.reapDead(ctx, r, own)
 		})
+	}
+	pulls, err := h.deadPulls(ctx)
+	errs = append(errs, err)
+	for _, l := range pulls {
+		add(Swept{Kind: "pull", Name: l.ID}, func() error { return h.Images.Release(ctx, l, true) })
 	}
 	leased := instances(records)
 	if len(unknown) == 0 { // else what looks like nobody's may be of another version's bottle

@@ -22,6 +22,7 @@ const historyFile = "record.json"
 type History struct {
 	Name     string    `json:"name"`
 	Instance string    `json:"instance"`
+	Space    string    `json:"containerdNamespace"`
 	Agent    string    `json:"agent,omitempty"`
 	Image    string    `json:"image"`
 	Digest   string    `json:"digest"`
@@ -43,7 +44,7 @@ type History struct {
 func (b *Bottle) begin() error {
 	r := b.Record
 	b.history = History{
-		Name: r.Name, Instance: r.Instance, Agent: r.Agent, Image: r.Image, Digest: r.Digest, Runtime: r.Runtime,
+		Name: r.Name, Instance: r.Instance, Space: b.host.Namespace, Agent: r.Agent, Image: r.Image, Digest: r.Digest, Runtime: r.Runtime,
 		Proxy: r.Proxy, User: r.User, TTY: b.plan.TTY, Started: time.Now().UTC(),
 	}
 	return b.writeHistory()
@@ -93,7 +94,9 @@ func (h *Host) Histories() ([]History, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, one)
+		if one.Space == h.Namespace {
+			all = append(all, one)
+		}
 	}
 	return all, nil
 }

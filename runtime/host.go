@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carboy/image"
+	"carboy/image/registry"
 )
 
 // Host is where bottles live: one containerd and one state directory. Every
@@ -40,7 +41,7 @@ type Config struct {
 	Reserved    []netip.Prefix
 	DNS         []netip.Addr
 	Conflist    []byte // the operator's own egress network
-	Insecure    []string
+	Registries  registry.Access
 }
 
 // Open connects to containerd. The caller closes the host.
@@ -51,12 +52,17 @@ func Open(c Config) (*Host, error) {
 	if err := errors.Join(c.checkDirectories(), checkSocket(c.Address)); err != nil {
 		return nil, err
 	}
+	labels, err := pullLabels()
+	if err != nil {
+		return nil, err
+	}
 	client, err := containerd.New(c.Address, containerd.WithTimeout(5*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("containerd at %s does not answer: %w", c.Address, err)
 	}
-	return &Host{Config: c, Client: client,
-		Images: image.Store{Client: client, Snapshotter: c.Snapshotter, Insecure: c.Insecure}}, nil
+	h := &Host{Config: c, Client: client}
+	h.Images = image.Store{Client: client, Snapshotter: c.Snapshotter, Access: c.Registries, LeaseLabels: labels, Lock: h.lockPull}
+	return h, nil
 }
 
 // Close ends the connection.

@@ -18,18 +18,26 @@ const (
 	StateStarting = "starting"
 	StateRunning  = "running"
 	StateEnding   = "ending"
-	StateKept     = "kept" // a failed bring-up, left standing
-	StateDead     = "dead" // its supervisor is gone; gc removes it
+	StateKept     = "kept"    // a failed bring-up, left standing
+	StateDead     = "dead"    // its supervisor is gone; gc removes it
+	StateLeaking  = "leaking" // it could not be removed completely; gc tries again
 )
 
-// Status is a bottle as `ls` shows it.
+// Status is a bottle as `ls` shows it. Reason is why it is leaking.
 type Status struct {
 	Record
-	State string `json:"state"`
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // Status adds the state to a record.
-func (h *Host) Status(r Record) Status { return Status{Record: r, State: h.state(r)} }
+func (h *Host) Status(r Record) Status {
+	s := Status{Record: r, State: h.state(r)}
+	if s.State == StateLeaking {
+		s.Reason = r.leak()
+	}
+	return s
+}
 
 func (h *Host) state(r Record) string {
 	has := func(name string) bool {
@@ -39,6 +47,8 @@ func (h *Host) state(r Record) string {
 	switch {
 	case !held(r.lockPath()) && r.kept():
 		return StateKept
+	case !held(r.lockPath()) && r.leak() != "":
+		return StateLeaking
 	case !held(r.lockPath()):
 		return StateDead
 	case has(endingFile):
@@ -53,6 +63,28 @@ func (h *Host) state(r Record) string {
 func (r Record) kept() bool {
 	_, err := os.Stat(filepath.Join(r.dir(), keepFile))
 	return err == nil
+}
+
+// leakFile says in a bottle's run directory what could not be removed.
+const leakFile = "leaking"
+
+// leak is empty where nothing is known of one.
+func (r Record) leak() string {
+	text, err := os.ReadFile(filepath.Join(r.dir(), leakFile))
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
+// leaks notes what could not be removed. The lease, which stays, is what counts:
+// this is for people.
+func (r Record) leaks(errs []error) {
+	if err := os.MkdirAll(r.dir(), 0o700); err != nil {
+		return
+	}
+	reason := strings.ReplaceAll(errors.Join(errs...).Error(), "\n", "; ")
+	_ = os.WriteFile(filepath.Join(r.dir(), leakFile), []byte(printable(reason)), 0o600)
 }
 
 // endingFile shows that a bottle is being taken down.

@@ -63,6 +63,7 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 		step("lease", func() error { return h.deleteLease(ctx, r) })
 	}
 	if len(errs) > 0 {
+		r.leaks(errs)
 		return errors.Join(append(errs, fmt.Errorf("bottle %s is not removed completely, its record stays: run `carboy gc` again", r.Name), own.postpone())...)
 	}
 	return own.remove()

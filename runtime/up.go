@@ -20,11 +20,12 @@ const upTime = 2 * time.Minute
 
 // UpOptions are what a bring-up takes beside the plan.
 type UpOptions struct {
-	Invoker int               // uid of who asks
-	Runsc   string            // path of runsc, empty for runc
-	Binary  string            // path of the proxy binary, empty for an image
-	Keep    bool              // leave a failed bring-up standing
-	Term    string            // the caller's kind of terminal
+	Invoker int    // uid of who asks
+	Runsc   string // path of runsc, empty for runc
+	Binary  string // path of the proxy binary, empty for an image
+	Keep    bool   // leave a failed bring-up standing
+	Term    string // the caller's kind of terminal
+	Pull    image.Policy
 	Source  *workspace.Source // the project, where the plan has a workspace
 }
 
@@ -36,7 +37,7 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 	if err != nil {
 		return nil, err
 	}
-	images, err := h.ensureImages(ctx, p)
+	images, err := h.ensureImages(ctx, p, o.Pull)
 	if err != nil {
 		return nil, err
 	}
@@ -81,16 +82,16 @@ type images struct{ agent, proxy image.Image }
 
 // ensureImages pulls what is missing, which may take long: no name is taken and
 // no time runs for it.
-func (h *Host) ensureImages(ctx context.Context, p *Plan) (i images, err error) {
+func (h *Host) ensureImages(ctx context.Context, p *Plan, policy image.Policy) (i images, err error) {
 	defer h.Trace.step("images")()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		i.agent, err = h.Images.Ensure(ctx, p.Image)
+		i.agent, err = h.Images.Ensure(ctx, p.Image, policy)
 		return err
 	})
 	if p.Proxy.Image != "" {
 		g.Go(func() (err error) {
-			if i.proxy, err = h.Images.Ensure(ctx, p.Proxy.Image); err != nil {
+			if i.proxy, err = h.Images.Ensure(ctx, p.Proxy.Image, policy); err != nil {
 				return fmt.Errorf("proxy: %w; import its image with `carboy image import`, name a binary of this host with --proxy-binary, or choose --proxy allowlist, which checks hosts only", err)
 			}
 			return nil

@@ -24,12 +24,13 @@ import (
 type listed struct {
 	Name, Instance, Agent, Image, Runtime, Proxy, State, Owner string
 	PID                                                        int
+	ExitCode                                                   *int
 	Created                                                    time.Time
 }
 
-func (r *rig) ls(t *testing.T) (list []listed) {
+func (r *rig) ls(t *testing.T, flags ...string) (list []listed) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(r.mustRun(t, "ls", "--json")), &list); err != nil {
+	if err := json.Unmarshal([]byte(r.mustRun(t, append([]string{"ls", "--json"}, flags...)...)), &list); err != nil {
 		t.Fatal(err)
 	}
 	return list

@@ -1,18 +1,22 @@
 #!/bin/sh
 # deps.sh [GO DIR]: installs the Debian packages that bottles and the tests need,
 # where they are missing (Debian starts containerd then, if systemd runs). With
-# GO and DIR it also builds the tests' pinned containerd, CNI plugins and runsc
-# into DIR.
+# GO and DIR it also installs a registry and builds the tests' pinned containerd,
+# CNI plugins and runsc into DIR.
 set -eu
 
+packages='containerd runc containernetworking-plugins nftables iptables busybox-static iproute2 procps'
+[ $# -eq 0 ] || packages="$packages docker-registry"
 missing=
-for package in containerd runc containernetworking-plugins nftables iptables busybox-static iproute2 procps; do
+for package in $packages; do
 	dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
 	apt-get update -qq
 	# shellcheck disable=SC2086 # a list of words
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+	# The tests start their own registry.
+	case $missing in *docker-registry*) [ ! -d /run/systemd/system ] || systemctl disable --now docker-registry ;; esac
 fi
 
 [ $# -gt 0 ] || exit 0

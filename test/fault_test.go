@@ -318,6 +318,9 @@ func TestTearDownFails(t *testing.T) {
 	if o := r.run(t, "gc"); o.code != 1 || !strings.Contains(o.stderr, "no room today") {
 		t.Errorf("gc with the same fault: %v", o)
 	}
+	if o := r.run(t, "ls"); !strings.Contains(o.stdout, "leaking") || !strings.Contains(o.stdout, "no room today") {
+		t.Errorf("ls: %v", o)
+	}
 	calls := filepath.Join(dir, "calls")
 	before, _ := os.ReadFile(calls)
 	if o := r.run(t, bottle("--", "true")...); o.code != 0 {

@@ -45,6 +45,9 @@ func Current() (User, error) {
 	return who, err
 }
 
+// Root is the user whose process this is behind sudo.
+func Root() (User, error) { return lookup(0, 0) }
+
 func behindSudo() (User, error) {
 	uid, err := number("SUDO_UID")
 	if err != nil {

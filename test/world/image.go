@@ -164,6 +164,15 @@ func regular(name string, data []byte, mode int64) Entry {
 	return Entry{Header: tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}, Data: data}
 }
 
+// WriteLayer writes a layer of one file, uncompressed.
+func WriteLayer(file, path string, data []byte) error {
+	b, err := pack([]Entry{regular(path, data, 0o644)})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
+}
+
 func pack(entries []Entry) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

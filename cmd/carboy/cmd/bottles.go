@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -38,22 +39,45 @@ type bottleView struct {
 	State    string    `json:"state"`
 	Created  time.Time `json:"created"`
 	Owner    string    `json:"owner"`
-	PID      int       `json:"pid"` // of the supervisor
+	PID      int       `json:"pid"`              // of the supervisor; 0 of one that has ended
+	Reason   string    `json:"reason,omitempty"` // why it is leaking
+	Ended    time.Time `json:"ended,omitzero"`
+	ExitCode *int      `json:"exitCode,omitempty"` // where it is known
 }
 
 func view(b runtime.Status) bottleView {
-	owner := strconv.Itoa(b.User)
-	if u, err := user.LookupId(owner); err == nil {
-		owner = u.Username
-	}
 	return bottleView{
 		Name: b.Name, Instance: b.Instance, Agent: b.Agent, Image: b.Image, Runtime: b.Runtime,
-		Proxy: b.Proxy, State: b.State, Created: b.Created, Owner: owner, PID: b.Owner.PID,
+		Proxy: b.Proxy, State: b.State, Created: b.Created, Owner: userName(b.User), PID: b.Owner.PID, Reason: b.Reason,
 	}
 }
 
+// pastView is a bottle that is known from its record only.
+func pastView(b runtime.History) bottleView {
+	v := bottleView{
+		Name: b.Name, Instance: b.Instance, Agent: b.Agent, Image: b.Image, Runtime: b.Runtime,
+		Proxy: b.Proxy, State: "killed", Created: b.Started, Owner: userName(b.User), Ended: b.Ended,
+	}
+	switch {
+	case b.Exit != nil:
+		code := b.Exit.Status()
+		v.State, v.ExitCode = "exited "+strconv.Itoa(code), &code
+	case b.Error != "":
+		v.State = "failed"
+	}
+	return v
+}
+
+func userName(uid int) string {
+	text := strconv.Itoa(uid)
+	if u, err := user.LookupId(text); err == nil {
+		return u.Username
+	}
+	return text
+}
+
 func newLs(s *settings) *cobra.Command {
-	var asJSON bool
+	var asJSON, all bool
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -61,11 +85,7 @@ func newLs(s *settings) *cobra.Command {
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
-				list, err := h.List(ctx)
-				views := make([]bottleView, 0, len(list))
-				for _, b := range list {
-					views = append(views, view(b))
-				}
+				views, err := listed(ctx, h, all)
 				if asJSON {
 					return errors.Join(printJSON(c.OutOrStdout(), views), err)
 				}
@@ -73,8 +93,31 @@ func newLs(s *settings) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended, for a week")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// listed are the bottles that there are, then those that were, the last first.
+func listed(ctx context.Context, h *runtime.Host, all bool) ([]bottleView, error) {
+	list, err := h.List(ctx)
+	views := make([]bottleView, 0, len(list))
+	there := map[string]bool{}
+	for _, b := range list {
+		views = append(views, view(b))
+		there[b.Instance] = true
+	}
+	if !all {
+		return views, err
+	}
+	past, pastErr := h.Histories()
+	slices.SortFunc(past, func(a, b runtime.History) int { return b.Started.Compare(a.Started) })
+	for _, b := range past {
+		if !there[b.Instance] {
+			views = append(views, pastView(b))
+		}
+	}
+	return views, errors.Join(err, pastErr)
 }
 
 func printBottles(w io.Writer, list []bottleView) error {
@@ -84,7 +127,15 @@ func printBottles(w io.Writer, list []bottleView) error {
 		age := units.HumanDuration(time.Since(b.Created))
 		_, _ = fmt.Fprintln(t, strings.Join([]string{b.Name, cmp.Or(b.Agent, "-"), b.Image, b.Runtime, b.Proxy, b.State, age, b.Owner}, "\t"))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, b := range list {
+		if b.Reason != "" {
+			_, _ = fmt.Fprintf(w, "%s is leaking, `carboy gc` tries again: %s\n", b.Name, b.Reason)
+		}
+	}
+	return nil
 }
 
 func newInspect(s *settings) *cobra.Command {

@@ -19,11 +19,11 @@ import (
 func newImage(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "image",
-		Short: "Import and list images",
+		Short: "List, remove, import, export and prune images",
 		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newImageImport(s), newImageLs(s))
+	c.AddCommand(newImageLs(s), newImageRm(s), newImageImport(s), newImageExport(s), newImagePrune(s))
 	return c
 }
 
@@ -100,22 +100,4 @@ func printImages(w io.Writer, list []image.Listed) error {
 		_, _ = fmt.Fprintf(t, "%s\t%.19s\t%s\n", img.Ref, img.Digest, size)
 	}
 	return t.Flush()
-}
-
-func newPull(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use:   "pull REF",
-		Short: "Pull an image from a registry",
-		Args:  exactlyOne("an image reference"),
-		RunE: func(c *cobra.Command, args []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
-				img, err := h.Images.Pull(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", img.Ref, img.Digest)
-				return err
-			})
-		},
-	}
 }

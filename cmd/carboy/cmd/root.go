@@ -22,9 +22,10 @@ import (
 
 // Exit codes, as docker's where it has them.
 const (
-	exitError  = 1
-	exitUsage  = 2
-	exitCarboy = 125 // a bottle's command was not run, or its end is unknown
+	exitError       = 1
+	exitUsage       = 2
+	exitCarboy      = 125 // a bottle's command was not run, or its end is unknown
+	exitInterrupted = 130 // by a signal, SIGINT as a rule
 )
 
 // exitStatus is the status of a command in a bottle: carboy ends with it and
@@ -79,6 +80,8 @@ func report(w io.Writer, err error) int {
 		return exitCarboy
 	case errdefs.IsInvalidArgument(err):
 		return exitUsage
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
 	default:
 		return exitError
 	}
@@ -119,8 +122,9 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		return fmt.Errorf("%w; see `%s --help`: %w", err, c.CommandPath(), errdefs.ErrInvalidArgument)
 	})
 	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newAttach(settings),
-		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings), newApply(settings), newCp(settings),
-		newGC(settings), newWorkspace(settings), newImage(settings), newPull(settings), newConfig(settings), newVersion())
+		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
+		newApply(settings), newCp(settings), newTop(settings), newStats(settings), newGC(settings), newWorkspace(settings),
+		newImage(settings), newPull(settings), newConfig(settings), newVersion())
 	tame(root)
 	return root
 }

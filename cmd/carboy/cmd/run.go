@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/spf13/cobra"
 
+	"carboy/image"
 	"carboy/runtime"
 	"carboy/runtime/initproto"
 	"carboy/runtime/invoker"
@@ -36,6 +37,8 @@ type runFlags struct {
 	format   string
 	timings  bool
 	keep     bool
+	pull     string
+	quiet    bool
 	detach   bool
 	restart  string
 	restarts int
@@ -77,6 +80,8 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl := c.Flags()
 	fl.SortFlags = false
 	fl.StringVar(&f.Image, "image", "", "image of the agent")
+	fl.StringVar(&f.pull, "pull", "", "when to pull images: missing, always or never (default missing)")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress of pulls")
 	fl.StringVar(&f.Name, "name", "", "name of the bottle; fails if it is taken (default AGENT, AGENT-2 ... AGENT-99)")
 	fl.StringArrayVar(&f.Allow, "allow", nil, "host the agent may reach: exact, *.example.com, or with :PORT (repeatable)")
 	fl.String("proxy", "", "proxy engine: pipelock or allowlist (default pipelock)")
@@ -133,6 +138,9 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 	if err := f.checkLimits(); err != nil {
 		return err
 	}
+	if _, err := image.ParsePolicy(f.pull); err != nil {
+		return err
+	}
 	who, err := invoker.Current()
 	if err != nil {
 		return err
@@ -159,6 +167,10 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 // launch is everything from the host's side.
 func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, plan *runtime.Plan, term terminal, start time.Time) error {
 	options := runtime.UpOptions{Invoker: who.UID, Keep: f.keep, Term: termVariable()}
+	var err error
+	if options.Pull, err = image.ParsePolicy(f.pull); err != nil {
+		return err
+	}
 	if plan.Proxy.Binary != "" {
 		binary, err := who.RealPath(plan.Proxy.Binary)
 		if err != nil {
@@ -227,7 +239,9 @@ func sweep(ctx context.Context, host *runtime.Host) {
 
 // live brings the bottle up, runs the command and takes the bottle down.
 func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) error {
+	shown := showPulls(host, f.quiet)
 	bottle, err := host.Up(ctx, plan, o)
+	shown() // before the agent has the terminal
 	if err != nil {
 		return failed{err}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"carboy/image/registry"
 	"carboy/netns"
 	"carboy/runtime"
 	"carboy/runtime/proxy"
@@ -50,6 +51,7 @@ func (s *settings) register(root *cobra.Command) {
 		{name: "cni-conf-dir", env: "CARBOY_CNI_CONF_DIR", def: "/etc/cni/net.d", usage: "directory of CNI networks"},
 		{name: "reserved-ranges", list: true, usage: "address ranges never to be used, such as a cluster's service addresses"},
 		{name: "dns", list: true, usage: "resolvers the proxy asks (default the host's)"},
+		{name: "registry-config", usage: "Docker configuration, a file or its directory, with the logins of registries (default $DOCKER_CONFIG, then ~/.docker of who calls, then root's)"},
 		{name: "insecure-registry", list: true, usage: "registries, as host:port, spoken to by plain HTTP"},
 		{name: "proxy", def: proxy.Pipelock}, // these two are flags of run
 		{name: "proxy-image", def: proxy.PipelockImage},
@@ -138,7 +140,7 @@ func (s *settings) host() (*runtime.Host, error) {
 	config := runtime.Config{
 		// containerd's and others' tools take it as a URL, too.
 		Address: strings.TrimPrefix(s.get("address"), "unix://"), Namespace: s.get("namespace"), Snapshotter: s.get("snapshotter"),
-		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), Insecure: s.list("insecure-registry"),
+		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), Registries: registry.Access{Insecure: s.list("insecure-registry")},
 		PluginDir: s.get("cni-bin-dir"),
 	}
 	var err error
@@ -159,6 +161,9 @@ func (s *settings) host() (*runtime.Host, error) {
 		config.Range = ranges[0]
 	}
 	if err := s.checkPaths(); err != nil {
+		return nil, err
+	}
+	if config.Registries.Logins, err = s.logins(); err != nil {
 		return nil, err
 	}
 	return runtime.Open(config)
