@@ -216,3 +216,39 @@ func TestWorkspaceDiskFull(t *testing.T) {
 	}
 	r.mustRun(t, "workspace", "prune")
 }
+
+// TestWorkspaceDiskLimit counts what is written to the workspace.
+func TestWorkspaceDiskLimit(t *testing.T) {
+	r := newRig(t, 0)
+	o := r.run(t, append(bottle("--name", "hog", "--disk", "8MiB", "--workspace", project(t, nil)), "--", "sh", "-c", "head -c 16777216 /dev/zero >big; sleep 60")...)
+	if o.code == 0 || !strings.Contains(o.stderr, "--disk") {
+		t.Errorf("%v", o)
+	}
+	r.mustRun(t, "rm", "hog")
+	r.mustRun(t, "workspace", "prune")
+}
+
+// TestWorkspaceKilledAtTheEnd loses nothing of the agent's work, wherever in the
+// tear-down carboy dies.
+func TestWorkspaceKilledAtTheEnd(t *testing.T) {
+	r := newRig(t, 1)
+	dir := project(t, map[string]string{"a": "1"})
+	for _, line := range []string{"end workspace", "begin remove workspace", "end remove workspace", "begin remove lease", "end remove lease"} {
+		x := r.follow(t, append(bottle("--name", "victim", "--workspace", dir), "--", "sh", "-c", "echo work >b")...)
+		if !x.await(line) || !x.kill() {
+			t.Fatalf("%s: not killed: %s", line, x.output.String())
+		}
+		r.sweep(t, line)
+		if line == "end workspace" { // the agent had not begun
+			if o := r.run(t, "diff", "victim"); o.code != 1 {
+				t.Errorf("%s: %v", line, o)
+			}
+			continue
+		}
+		if got := r.mustRun(t, "diff", "victim"); got != "A b\n" {
+			t.Errorf("%s: %q", line, got)
+		}
+		r.mustRun(t, "rm", "victim")
+	}
+	r.mustRun(t, "workspace", "prune")
+}

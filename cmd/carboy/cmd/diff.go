@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"carboy/runtime"
@@ -27,6 +28,9 @@ added, M for modified, D for deleted. Changes are kept for a week after the
 bottle's end; "carboy apply" writes them to the project, "carboy rm" drops them.`,
 		Args: exactlyOne("a bottle"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if patch && asJSON {
+				return fmt.Errorf("--patch and --json exclude each other: %w", errdefs.ErrInvalidArgument)
+			}
 			return withSides(c, s, args[0], func(ctx context.Context, _ *runtime.Host, _ runtime.Result, sides changes.Sides) error {
 				switch out := c.OutOrStdout(); {
 				case asJSON:
@@ -42,7 +46,6 @@ bottle's end; "carboy apply" writes them to the project, "carboy rm" drops them.
 	}
 	c.Flags().BoolVarP(&patch, "patch", "p", false, "print a unified diff of text files")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.MarkFlagsMutuallyExclusive("patch", "json")
 	return c
 }
 
