@@ -80,7 +80,7 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 			add(Swept{Kind: "lock", Instance: instance}, func() error { return h.dropLock(instance) })
 		}
 	}
-	errs = append(errs, h.sweepKept(ctx, leased, add))
+	errs = append(errs, h.sweepKept(ctx, s.Patient, leased, add))
 	for _, instance := range h.oldLogs(leased) {
 		add(Swept{Kind: "log", Instance: instance}, func() error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
 	}

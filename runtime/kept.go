@@ -19,8 +19,9 @@ const (
 )
 
 // sweepKept removes what is no longer kept. Results of bottles that are there
-// stay.
-func (h *Host) sweepKept(ctx context.Context, leased map[string]bool, add func(Swept, func() error)) error {
+// stay. A patient sweep does not measure results, for which every file is looked
+// at.
+func (h *Host) sweepKept(ctx context.Context, patient bool, leased map[string]bool, add func(Swept, func() error)) error {
 	results, err := h.Results(ctx)
 	if err != nil {
 		return err
@@ -30,11 +31,14 @@ func (h *Host) sweepKept(ctx context.Context, leased map[string]bool, add func(S
 		if leased[r.Instance] || h.Lives(r.Instance) || r.StateDir != h.StateDir {
 			continue
 		}
-		size, err := h.Client.SnapshotService(h.Snapshotter).Usage(ctx, r.record().workspaceID())
-		if err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("measure the result of %s: %w", r.Name, err)
+		if !patient {
+			size, err := h.resultSize(ctx, r)
+			if err != nil {
+				return err
+			}
+			total += size
 		}
-		if total += size.Size; err != nil || total > mostResults || time.Since(h.endOf(r)) > resultTime {
+		if total > mostResults || time.Since(h.endOf(r)) > resultTime {
 			add(Swept{Kind: "result", Name: r.Name, Instance: r.Instance}, func() error { return h.DropResult(ctx, r) })
 		}
 	}
@@ -43,6 +47,14 @@ func (h *Host) sweepKept(ctx context.Context, leased map[string]bool, add func(S
 		return err
 	}
 	return h.sweepTrees(ctx, trees, add)
+}
+
+func (h *Host) resultSize(ctx context.Context, r Result) (int64, error) {
+	size, err := h.Client.SnapshotService(h.Snapshotter).Usage(ctx, r.record().workspaceID())
+	if err != nil {
+		return 0, fmt.Errorf("measure the result of %s: %w", r.Name, err)
+	}
+	return size.Size, nil
 }
 
 // endOf is when a bottle ended, as its record beside the logs tells.
@@ -114,19 +126,35 @@ type Kept struct {
 	Results []Result `json:"results"`
 }
 
-// Kept lists it.
+// Kept lists it, with sizes.
 func (h *Host) Kept(ctx context.Context) (k Kept, err error) {
 	if k.Copies, err = h.trees(ctx, ""); err != nil {
 		return k, err
 	}
-	k.Results, err = h.Results(ctx)
-	return k, err
+	if k.Results, err = h.Results(ctx); err != nil {
+		return k, err
+	}
+	for i := range k.Copies {
+		if k.Copies[i].Size, err = h.treeSize(ctx, k.Copies[i]); err != nil && !errdefs.IsNotFound(err) {
+			return k, err
+		}
+	}
+	for i := range k.Results {
+		if k.Results[i].Size, err = h.resultSize(ctx, k.Results[i]); err != nil && !errdefs.IsNotFound(err) {
+			return k, err
+		}
+	}
+	return k, nil
 }
 
 // Prune removes every copy that no start is at, and on request every result of
 // a bottle that has ended.
 func (h *Host) Prune(ctx context.Context, results bool) (swept []Swept, err error) {
-	k, err := h.Kept(ctx)
+	copies, err := h.trees(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	ended, err := h.Results(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -141,10 +169,10 @@ func (h *Host) Prune(ctx context.Context, results bool) (swept []Swept, err erro
 			swept = append(swept, what)
 		}
 	}
-	for _, t := range k.Copies {
+	for _, t := range copies {
 		add(t.swept(), h.dropTree(ctx, t))
 	}
-	for _, r := range k.Results {
+	for _, r := range ended {
 		if results && !h.Lives(r.Instance) {
 			add(Swept{Kind: "result", Name: r.Name, Instance: r.Instance}, h.DropResult(ctx, r))
 		}

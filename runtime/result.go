@@ -35,6 +35,7 @@ type Result struct {
 	User     int       `json:"user"` // uid of who asked
 	StateDir string    `json:"stateDir"`
 	Started  time.Time `json:"started"`
+	Size     int64     `json:"size,omitempty"` // in bytes; not part of the record
 
 	lease leases.Lease
 }

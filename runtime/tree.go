@@ -41,6 +41,7 @@ type Tree struct {
 	User      int       `json:"user"` // uid of whose copy it is
 	Boot      string    `json:"boot"` // id; after a crash of the host a copy may be damaged
 	Created   time.Time `json:"created"`
+	Size      int64     `json:"size,omitempty"` // in bytes, of all layers; not part of the record
 
 	lease leases.Lease
 }
@@ -164,7 +165,7 @@ func (b *Bottle) update(ctx context.Context, base Tree, mounts []mount.Mount, ow
 	var old workspace.Index
 	if base.Snapshot != "" {
 		if old, err = b.readIndex(); err != nil {
-			return false, err
+			return false, fmt.Errorf("the last copy cannot be used: run `carboy workspace prune`: %w", err)
 		}
 	}
 	began := time.Now()

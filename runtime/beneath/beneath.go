@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,15 @@ func openat2(dir int, name string, flags int, mode uint32) (int, error) {
 	}
 }
 
+// failed names a path so that it can be shown: whoever made it chose the name.
+func failed(op, name string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Errorf("%s %q: %w", op, name, err)
+}
+
 // Dir is a directory whose contents are named by paths from it. It keeps the
 // last parent open, so it serves best in the order of directories. It is for
 // one goroutine.
@@ -82,7 +92,7 @@ func (d *Dir) Parent(name string) (fd int, base string, err error) {
 	}
 	d.Forget()
 	if d.fd, err = Open(d.top, parent, unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
-		return -1, "", &fs.PathError{Op: "open", Path: parent, Err: err}
+		return -1, "", failed("open", parent, err)
 	}
 	d.parent = parent
 	return d.fd, base, nil
@@ -96,9 +106,9 @@ func (d *Dir) Open(name string, flags int, mode uint32) (*os.File, error) {
 	}
 	fd, err = openat2(fd, base, flags, mode)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		return nil, failed("open", name, err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return os.NewFile(uintptr(fd), strconv.Quote(name)), nil
 }
 
 // Stat looks at a path below the directory, and at a link itself.
@@ -111,7 +121,7 @@ func (d *Dir) Stat(name string) (st unix.Stat_t, err error) {
 		return st, unix.Fstat(fd, &st)
 	}
 	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return st, &fs.PathError{Op: "stat", Path: name, Err: err}
+		return st, failed("stat", name, err)
 	}
 	return st, nil
 }
@@ -125,7 +135,7 @@ func (d *Dir) Readlink(name string) (string, error) {
 	target := make([]byte, 4096)
 	n, err := unix.Readlinkat(fd, base, target)
 	if err != nil {
-		return "", &fs.PathError{Op: "readlink", Path: name, Err: err}
+		return "", failed("readlink", name, err)
 	}
 	return string(target[:n]), nil
 }
@@ -142,14 +152,17 @@ func (d *Dir) Remove(name string) error {
 	case err == nil || errors.Is(err, unix.ENOENT):
 		return nil
 	case !errors.Is(err, unix.EISDIR):
-		return &fs.PathError{Op: "remove", Path: name, Err: err}
+		return failed("remove", name, err)
 	}
 	parent, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
 		return err
 	}
 	defer parent.Close()
-	return parent.RemoveAll(base)
+	if err := parent.RemoveAll(base); err != nil {
+		return failed("remove", name, err)
+	}
+	return nil
 }
 
 // Forget closes the parent that is kept open.

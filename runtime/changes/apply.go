@@ -240,7 +240,9 @@ func (u user) write(from reader, c Change, to string) error {
 		}
 		defer content.Close()
 		return u.do(func() error {
-			return u.replace(to, func(fd int, name string) error { return create(fd, name, content, mode) })
+			return u.replace(to, func(fd int, name string) error {
+				return create(fd, name, content, func(f *os.File) error { return f.Chmod(fs.FileMode(mode)) })
+			})
 		})
 	}
 }
@@ -278,7 +280,7 @@ func (u user) replace(to string, make func(fd int, name string) error) error {
 	return nil
 }
 
-func create(fd int, name string, from io.Reader, mode uint32) (err error) {
+func create(fd int, name string, from io.Reader, finish func(*os.File) error) (err error) {
 	n, err := unix.Openat(fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
@@ -288,5 +290,5 @@ func create(fd int, name string, from io.Reader, mode uint32) (err error) {
 	if _, err := io.Copy(f, from); err != nil {
 		return err
 	}
-	return f.Chmod(fs.FileMode(mode))
+	return finish(f)
 }

@@ -5,15 +5,15 @@
 package changes
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"unicode/utf8"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime/beneath"
@@ -123,6 +123,16 @@ func join(dir, name string) string {
 	return dir + "/" + name
 }
 
+// tooDeep bounds what a hostile tree costs, which grows with the square of a
+// path.
+func tooDeep(path string) error {
+	const longest = 32 << 10
+	if len(path) > longest {
+		return fmt.Errorf("a path in the workspace has more than %d bytes: %.60q...: %w", longest, path, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
 // names lists a directory, and says whether it hides what is below it.
 func names(d reader, path string) (list []string, opaque bool, err error) {
 	f, err := d.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -145,11 +155,11 @@ func names(d reader, path string) (list []string, opaque bool, err error) {
 // directory goes through one directory of the upper side. known says that it
 // was a directory before.
 func (w *walk) directory(path string, known bool) error {
-	list, opaque, err := names(w.upper, path)
-	if err != nil {
+	if err := errors.Join(context.Cause(w.ctx), tooDeep(path)); err != nil {
 		return err
 	}
-	if err := context.Cause(w.ctx); err != nil {
+	list, opaque, err := names(w.upper, path)
+	if err != nil {
 		return err
 	}
 	if known && opaque {
@@ -240,79 +250,4 @@ func (w *walk) entry(path string, known bool) error {
 		return w.directory(path, false)
 	}
 	return nil
-}
-
-// compare is for what is of the same type on both sides.
-func (w *walk) compare(path string, was, now *unix.Stat_t) error {
-	differ := was.Mode != now.Mode
-	var err error
-	switch now.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		if !differ {
-			differ, err = w.contentDiffers(path, was, now)
-		}
-	case unix.S_IFLNK:
-		differ, err = w.targetDiffers(path)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // removed by a living bottle meanwhile
-	}
-	if err != nil {
-		return err
-	}
-	if differ {
-		if err := w.tell(change(Modified, path, now)); err != nil {
-			return err
-		}
-	}
-	if now.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return w.directory(path, true)
-	}
-	return nil
-}
-
-func (w *walk) targetDiffers(path string) (bool, error) {
-	was, err := w.before.readlink(path)
-	if err != nil {
-		return false, err
-	}
-	now, err := w.upper.readlink(path)
-	return was != now, err
-}
-
-func (w *walk) contentDiffers(path string, was, now *unix.Stat_t) (_ bool, err error) {
-	if was.Size != now.Size {
-		return true, nil
-	}
-	a, err := w.before.openFile(path)
-	if err != nil {
-		return false, err
-	}
-	defer a.Close()
-	b, err := w.upper.openFile(path)
-	if err != nil {
-		return false, err
-	}
-	defer b.Close()
-	return differ(a, b)
-}
-
-func differ(a, b io.Reader) (bool, error) {
-	const size = 64 << 10
-	x, y := make([]byte, size), make([]byte, size)
-	for {
-		n, errA := io.ReadFull(a, x)
-		m, errB := io.ReadFull(b, y)
-		if n != m || !bytes.Equal(x[:n], y[:m]) {
-			return true, nil
-		}
-		for _, err := range []error{errA, errB} {
-			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-				return false, err
-			}
-		}
-		if n < size {
-			return false, nil
-		}
-	}
 }

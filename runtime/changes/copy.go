@@ -2,8 +2,8 @@ package changes
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 
 	"github.com/containerd/errdefs"
@@ -21,7 +21,7 @@ func Export(ctx context.Context, tree *os.File, path string, t Target, name stri
 }
 
 func (u user) export(ctx context.Context, from reader, path, to string) error {
-	if err := context.Cause(ctx); err != nil {
+	if err := errors.Join(context.Cause(ctx), tooDeep(path)); err != nil {
 		return err
 	}
 	st, err := from.stat(path)
@@ -64,10 +64,9 @@ func Import(from, tree *os.File, name string) error {
 	u := user{reader{beneath.In(tree), directly}}
 	defer u.in.Forget()
 	return u.replace(name, func(fd int, temporary string) error {
-		if err := create(fd, temporary, from, uint32(info.Mode().Perm())); err != nil {
-			return err
-		}
-		return unix.Fchownat(fd, temporary, int(top.Uid), int(top.Gid), unix.AT_SYMLINK_NOFOLLOW)
+		return create(fd, temporary, from, func(f *os.File) error {
+			return errors.Join(f.Chown(int(top.Uid), int(top.Gid)), f.Chmod(info.Mode().Perm()))
+		})
 	})
 }
 
@@ -80,7 +79,7 @@ func ImportDirectory(tree *os.File, name string) (*os.File, error) {
 		return nil, err
 	}
 	if err := unix.Mkdirat(fd, base, 0o700); err != nil {
-		return nil, &fs.PathError{Op: "mkdir", Path: name, Err: err}
+		return nil, fmt.Errorf("make directory %q: %w", name, err)
 	}
 	return in.Open(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }

@@ -2,7 +2,7 @@ package changes
 
 import (
 	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -91,7 +91,7 @@ func (r reader) openFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, errors.Join(&fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}, err, f.Close())
+		return nil, errors.Join(fmt.Errorf("open %q: not a regular file", path), err, f.Close())
 	}
 	return f, nil
 }

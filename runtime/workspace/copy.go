@@ -42,7 +42,7 @@ func (s Source) Update(ctx context.Context, to *os.File, owner Owner, old, now I
 	for i, j := 0, len(dirs)-1; i < j; i, j = i+1, j-1 { // what is in a directory comes before it
 		dirs[i], dirs[j] = dirs[j], dirs[i]
 	}
-	return true, c.each(ctx, dirs, (*copier).finishDirectory)
+	return true, c.each(ctx, dirs, c.finishDirectory)
 }
 
 type copier struct {
@@ -101,7 +101,7 @@ func (c *copier) copyAll(ctx context.Context, made []*item) error {
 				files = append(files, it)
 			}
 		}
-		if err := c.each(ctx, files, (*copier).copyOne); err != nil {
+		if err := c.each(ctx, files, c.copyOne); err != nil {
 			return err
 		}
 		var err error
@@ -149,7 +149,7 @@ type opened struct {
 }
 
 // each opens every item as the user, and gives it to f as the caller.
-func (c *copier) each(ctx context.Context, items []*item, f func(*copier, *beneath.Dir, opened) error) error {
+func (c *copier) each(ctx context.Context, items []*item, f func(context.Context, *beneath.Dir, opened) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	share := (len(items) + copiers - 1) / copiers
 	for n := range copiers {
@@ -163,7 +163,7 @@ func (c *copier) each(ctx context.Context, items []*item, f func(*copier, *benea
 			defer close(ready)
 			return c.source.User.Do(func() error { return c.openAll(ctx, mine, ready) })
 		})
-		g.Go(func() error { return c.writeAll(ready, f) })
+		g.Go(func() error { return c.writeAll(ctx, ready, f) })
 	}
 	err := g.Wait()
 	if refused := c.refusal(); refused != nil {
@@ -250,13 +250,16 @@ func (c *copier) refusal() error {
 }
 
 // writeAll goes on to close files after a failure.
-func (c *copier) writeAll(ready <-chan []opened, f func(*copier, *beneath.Dir, opened) error) (err error) {
+func (c *copier) writeAll(ctx context.Context, ready <-chan []opened, f func(context.Context, *beneath.Dir, opened) error) (err error) {
 	to := beneath.In(c.to)
 	defer to.Forget()
 	for all := range ready {
 		for _, o := range all {
+			if err == nil {
+				err = context.Cause(ctx)
+			}
 			if err == nil && o.entry.Mode != 0 {
-				err = f(c, to, o)
+				err = f(ctx, to, o)
 			}
 		}
 		closeAll(all)

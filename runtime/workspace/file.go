@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,12 +19,14 @@ import (
 const tries = 5
 
 // copyOne copies a file or a link.
-func (c *copier) copyOne(to *beneath.Dir, o opened) error {
-	write := c.copyFile
+func (c *copier) copyOne(ctx context.Context, to *beneath.Dir, o opened) error {
+	var err error
 	if o.entry.kind() == unix.S_IFLNK {
-		write = c.copyLink
+		err = c.copyLink(to, o)
+	} else {
+		err = c.copyFile(ctx, to, o)
 	}
-	if err := write(to, o); err != nil {
+	if err != nil {
 		return fmt.Errorf("copy %q to the workspace: %w", o.path, err)
 	}
 	return nil
@@ -44,13 +47,13 @@ func (c *copier) copyLink(to *beneath.Dir, o opened) error {
 	return unix.UtimesNanoAt(fd, base, times, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func (c *copier) copyFile(to *beneath.Dir, o opened) (err error) {
+func (c *copier) copyFile(ctx context.Context, to *beneath.Dir, o opened) (err error) {
 	out, err := to.Open(o.path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	st, err := c.stable(out, o.file)
+	st, err := c.stable(ctx, out, o.file)
 	if err != nil {
 		return err
 	}
@@ -62,12 +65,12 @@ func (c *copier) copyFile(to *beneath.Dir, o opened) (err error) {
 }
 
 // stable copies the content until nothing happened to it meanwhile.
-func (c *copier) stable(out, in *os.File) (before unix.Stat_t, err error) {
+func (c *copier) stable(ctx context.Context, out, in *os.File) (before unix.Stat_t, err error) {
 	for range tries {
 		if err := unix.Fstat(int(in.Fd()), &before); err != nil || before.Mode&unix.S_IFMT != unix.S_IFREG {
 			return before, err
 		}
-		if err := c.content(out, in, &before); err != nil {
+		if err := c.content(ctx, out, in, &before); err != nil {
 			return before, err
 		}
 		var after unix.Stat_t
@@ -87,7 +90,7 @@ func (c *copier) stable(out, in *os.File) (before unix.Stat_t, err error) {
 // small is what is read at once, to where it stays on one side of the kernel.
 const small = 64 << 10
 
-func (c *copier) content(out, in *os.File, st *unix.Stat_t) error {
+func (c *copier) content(ctx context.Context, out, in *os.File, st *unix.Stat_t) error {
 	const block = 512
 	size := st.Size
 	switch {
@@ -105,7 +108,7 @@ func (c *copier) content(out, in *os.File, st *unix.Stat_t) error {
 	if err := out.Truncate(size); err != nil {
 		return err
 	}
-	return eachPart(in, size, func(at, end int64) error { return copyPart(out, in, at, end) })
+	return eachPart(in, size, func(at, end int64) error { return copyPart(ctx, out, in, at, end) })
 }
 
 func copySmall(out, in *os.File, size int64) error {
@@ -141,10 +144,14 @@ func eachPart(in *os.File, size int64, f func(at, end int64) error) error {
 }
 
 // copyPart leaves the copying to the kernel where it can.
-func copyPart(out, in *os.File, at, end int64) error {
+func copyPart(ctx context.Context, out, in *os.File, at, end int64) error {
+	const slice = 64 << 20 // so that ctx is looked at
 	for at < end {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		from, to := at, at
-		n, err := unix.CopyFileRange(int(in.Fd()), &from, int(out.Fd()), &to, int(min(end-at, 1<<30)), 0)
+		n, err := unix.CopyFileRange(int(in.Fd()), &from, int(out.Fd()), &to, int(min(end-at, slice)), 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -170,7 +177,7 @@ func permissions(mode uint32) uint32 {
 	return mode & 0o777
 }
 
-func (c *copier) finishDirectory(to *beneath.Dir, o opened) error {
+func (c *copier) finishDirectory(_ context.Context, to *beneath.Dir, o opened) error {
 	out, err := to.Open(o.path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err == nil {
 		err = errors.Join(c.finish(out, o.file, o.entry), out.Close())

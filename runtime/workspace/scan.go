@@ -202,7 +202,7 @@ func (c *scan) look(f *os.File, d *Directory, p pending, name string, below []pe
 		if vanished(err) {
 			return below, nil
 		}
-		return below, &fs.PathError{Op: "stat", Path: whole, Err: err}
+		return below, fmt.Errorf("stat %q: %w", whole, err)
 	}
 	e := newEntry(name, &st)
 	if e.isDir() {

@@ -43,12 +43,12 @@ func newWorkspaceLs(s *settings) *cobra.Command {
 					return printJSON(c.OutOrStdout(), kept)
 				}
 				t := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
-				_, _ = fmt.Fprintln(t, "KIND\tBOTTLE\tAGE\tDIRECTORY") // Flush tells
+				_, _ = fmt.Fprintln(t, "KIND\tBOTTLE\tSIZE\tAGE\tDIRECTORY") // Flush tells
 				for _, x := range kept.Results {
-					_, _ = fmt.Fprintf(t, "result\t%s\t%s\t%s\n", x.Name, units.HumanDuration(time.Since(x.Started)), quotePath(x.Directory))
+					_, _ = fmt.Fprintf(t, "result\t%s\t%s\t%s\t%s\n", x.Name, units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Started)), quotePath(x.Directory))
 				}
 				for _, x := range kept.Copies {
-					_, _ = fmt.Fprintf(t, "copy\t-\t%s\t%s\n", units.HumanDuration(time.Since(x.Created)), quotePath(x.Directory))
+					_, _ = fmt.Fprintf(t, "copy\t-\t%s\t%s\t%s\n", units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Created)), quotePath(x.Directory))
 				}
 				return t.Flush()
 			})
