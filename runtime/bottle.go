@@ -15,12 +15,14 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/docker/go-units"
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"carboy/netns"
+	"carboy/runtime/bottlespec"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy"
 )
@@ -44,7 +46,8 @@ type Bottle struct {
 	engineProcess *initproto.Process
 	proxyLog      *proxyLog
 	command       initproto.Spec
-	root          bool // the agent was asked to be root
+	root          bool              // the agent was asked to be root
+	guards        []bottlespec.Bind // on top of a live workspace
 	control       net.Listener
 	history       History
 }
@@ -222,9 +225,15 @@ func (b *Bottle) Tend(ctx context.Context, warn func(error)) error {
 	}
 }
 
-// checkDisk measures what the agent wrote to its root.
+// checkDisk measures what the agent wrote to its root and its workspace.
 func (b *Bottle) checkDisk(ctx context.Context) error {
-	used, err := b.host.Client.SnapshotService(b.host.Snapshotter).Usage(ctx, b.agentID())
+	service := b.host.Client.SnapshotService(b.host.Snapshotter)
+	used, err := service.Usage(ctx, b.agentID())
+	if err == nil && b.Workspace != nil && b.Workspace.Mode != ModeBind {
+		var more snapshots.Usage
+		more, err = service.Usage(ctx, b.workspaceID())
+		used.Add(more)
+	}
 	if err != nil {
 		return fmt.Errorf("measure what the agent wrote: %w", err)
 	}

@@ -32,6 +32,9 @@ func (b *Bottle) agentSpec() (cellSpec, error) {
 	l := b.plan.Limits
 	agent := bottlespec.Agent{Root: b.root, Container: b.container(b.agentID(), b.Name, "",
 		b.network.IsolatedPath(), bottlespec.Limits{Memory: l.Memory, CPUs: l.CPUs, Pids: l.Pids})}
+	if w := b.plan.Workspace; w != nil {
+		agent.Workspace = append([]bottlespec.Bind{{Source: b.workspaceTree(), Target: w.Target, Writable: true}}, b.guards...)
+	}
 	return cellSpec{id: b.agentID(), parent: img.Parent, runtime: b.options.Runsc, spec: agent.Opts()}, nil
 }
 
@@ -81,7 +84,7 @@ func (b *Bottle) resolveCommand(img image.Image) error {
 		}
 	}
 	b.command = initproto.Spec{
-		Args: command, Env: b.environment(img.Config.Env), Dir: cmp.Or(b.plan.Workdir, img.Config.WorkingDir, "/"), User: user,
+		Args: command, Env: b.environment(img.Config.Env), Dir: cmp.Or(b.plan.Workdir, b.plan.Workspace.target(), img.Config.WorkingDir, "/"), User: user,
 		TTY: b.plan.TTY, NotRoot: !b.root,
 	}
 	return nil

@@ -16,7 +16,7 @@ import (
 type Swept struct {
 	Name     string        `json:"name,omitempty"`
 	Instance string        `json:"instance"`
-	Kind     string        `json:"kind"` // bottle, pull, container, lock or log
+	Kind     string        `json:"kind"` // bottle, pull, container, lock, log, result or copy
 	Took     time.Duration `json:"took"` // in nanoseconds
 	Steps    []Step        `json:"steps,omitempty"`
 	Error    string        `json:"error,omitempty"`
@@ -84,6 +84,7 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 			add(Swept{Kind: "lock", Instance: instance}, func(h *Host) error { return h.dropLock(instance) })
 		}
 	}
+	errs = append(errs, h.sweepKept(ctx, s.Patient, leased, add))
 	for _, instance := range h.oldLogs(leased) {
 		add(Swept{Kind: "log", Instance: instance}, func(h *Host) error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
 	}
@@ -185,9 +186,15 @@ func (h *Host) dropLock(instance string) error {
 }
 
 // Remove ends a bottle and removes it. One that is supervised is only ended
-// with force: its supervisor is asked to, and killed if it does not.
+// with force: its supervisor is asked to, and killed if it does not. Of one that
+// is gone it removes the result.
 func (h *Host) Remove(ctx context.Context, name string, force bool) error {
 	r, err := h.Find(ctx, name)
+	if errdefs.IsNotFound(err) {
+		if found, dropErr := h.dropResults(ctx, name); found || dropErr != nil {
+			return dropErr
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ type Request struct {
 	CPUs        float64
 	Pids        int64
 	Disk        string
+	Workspace   WorkspacePlan // no directory, no workspace
 	TTY         bool
 	Stdin       bool
 
@@ -53,23 +54,24 @@ type Request struct {
 // anything but the request, and can be printed; values of variables are not
 // part of what is printed.
 type Plan struct {
-	Agent     string     `json:"agent,omitempty"`
-	Source    string     `json:"source,omitempty"` // of the agent
-	Name      string     `json:"name"`
-	Pinned    bool       `json:"pinned"`
-	Image     string     `json:"image"`
-	Command   []string   `json:"command"` // empty: the image's
-	User      string     `json:"user"`    // empty: the image's, or DefaultUser
-	Workdir   string     `json:"workdir"` // empty: the image's
-	Runtime   string     `json:"runtime"` // auto, runc or runsc
-	Proxy     ProxyPlan  `json:"proxy"`
-	Env       []string   `json:"env"` // names
-	Allow     []string   `json:"allow"`
-	Private   []string   `json:"private"`
-	Limits    PlanLimits `json:"limits"`
-	TTY       bool       `json:"tty"`
-	Stdin     bool       `json:"stdin"`
-	HasPrompt bool       `json:"prompt"`
+	Agent     string         `json:"agent,omitempty"`
+	Source    string         `json:"source,omitempty"` // of the agent
+	Name      string         `json:"name"`
+	Pinned    bool           `json:"pinned"`
+	Image     string         `json:"image"`
+	Command   []string       `json:"command"` // empty: the image's
+	User      string         `json:"user"`    // empty: the image's, or DefaultUser
+	Workdir   string         `json:"workdir"` // empty: the image's
+	Runtime   string         `json:"runtime"` // auto, runc or runsc
+	Proxy     ProxyPlan      `json:"proxy"`
+	Env       []string       `json:"env"` // names
+	Allow     []string       `json:"allow"`
+	Private   []string       `json:"private"`
+	Limits    PlanLimits     `json:"limits"`
+	Workspace *WorkspacePlan `json:"workspace,omitempty"`
+	TTY       bool           `json:"tty"`
+	Stdin     bool           `json:"stdin"`
+	HasPrompt bool           `json:"prompt"`
 
 	env    map[string]string
 	policy policy.Policy
@@ -107,6 +109,7 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setPolicy(slices.Concat(b.Egress.Allow, r.Allow), b.Egress.Private) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setLimits(r, b.Limits) },
+		func() error { return p.setWorkspace(r.Workspace, b.Workspace) },
 		p.check,
 	} {
 		if err := step(); err != nil {

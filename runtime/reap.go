@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"carboy/netns"
@@ -54,6 +55,7 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 	}
 	if gone {
 		step("work directories", func() error { return h.removeWorkDirs(ctx, r) })
+		step("workspace", func() error { return h.settle(ctx, r) })
 	}
 	if len(errs) == 0 { // the runtime's state is there: what is left needs it
 		step("run directory", func() error { return removeTree(r.dir()) })
@@ -73,7 +75,29 @@ func removeTree(dir string) error {
 	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
 		return err
 	}
+	if err := checkUnmounted(dir); err != nil {
+		return err
+	}
 	return os.RemoveAll(dir)
+}
+
+// checkUnmounted keeps the removal of a directory out of what is mounted below.
+func checkUnmounted(dir string) error {
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s is still mounted: %w", mounts[0].Mountpoint, errdefs.ErrUnavailable)
+	}
+	return nil
 }
 
 // openNamespace holds a namespace beyond the end of its last process; nil is

@@ -34,21 +34,22 @@ const (
 // Record is everything that the removal of a bottle needs, known before the
 // first thing is made. It is stored in the lease, whose labels cannot change.
 type Record struct {
-	Layout      int          `json:"layout"`
-	Name        string       `json:"name"`
-	Instance    string       `json:"instance"` // ten random characters; names all else
-	Agent       string       `json:"agent,omitempty"`
-	Image       string       `json:"image"`
-	Digest      string       `json:"digest"` // of the image
-	Runtime     string       `json:"runtime"`
-	Proxy       string       `json:"proxy"`
-	ProxyDigest string       `json:"proxyDigest,omitempty"` // of the proxy's image, if it has one
-	Owner       Owner        `json:"owner"`
-	User        int          `json:"user"`      // the invoker's uid
-	ProxyUser   int          `json:"proxyUser"` // the uid that the proxy engine runs as
-	StateDir    string       `json:"stateDir"`
-	Network     netns.Record `json:"network"`
-	Created     time.Time    `json:"-"` // the lease's
+	Layout      int            `json:"layout"`
+	Name        string         `json:"name"`
+	Instance    string         `json:"instance"` // ten random characters; names all else
+	Agent       string         `json:"agent,omitempty"`
+	Image       string         `json:"image"`
+	Digest      string         `json:"digest"` // of the image
+	Runtime     string         `json:"runtime"`
+	Proxy       string         `json:"proxy"`
+	ProxyDigest string         `json:"proxyDigest,omitempty"` // of the proxy's image, if it has one
+	Owner       Owner          `json:"owner"`
+	User        int            `json:"user"`      // the invoker's uid
+	ProxyUser   int            `json:"proxyUser"` // the uid that the proxy engine runs as
+	StateDir    string         `json:"stateDir"`
+	Network     netns.Record   `json:"network"`
+	Workspace   *WorkspacePlan `json:"workspace,omitempty"`
+	Created     time.Time      `json:"-"` // the lease's
 }
 
 // Owner is the process that supervises a bottle.

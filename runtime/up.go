@@ -11,9 +11,11 @@ import (
 	"carboy/image"
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/proxy"
+	"carboy/runtime/workspace"
 )
 
-// Bring-up as a whole is bounded: no step of it waits for a person.
+// Bring-up is bounded once images and workspace are there: no step of it waits
+// for a person.
 const upTime = 2 * time.Minute
 
 // UpOptions are what a bring-up takes beside the plan.
@@ -24,6 +26,7 @@ type UpOptions struct {
 	Keep    bool   // leave a failed bring-up standing
 	Term    string // the caller's kind of terminal
 	Pull    image.Policy
+	Source  *workspace.Source // the project, where the plan has a workspace
 }
 
 // Up brings up a bottle in which the agent's command has not been started. On
@@ -38,8 +41,6 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, upTime, fmt.Errorf("bring-up took longer than %v", upTime))
-	defer cancel()
 	b, err := h.claim(ctx, p, o, resolvers, images)
 	if err != nil {
 		return nil, err
@@ -49,6 +50,11 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 			err = errors.Join(err, b.abandon(ctx, o.Keep))
 		}
 	}()
+	if err := b.place(b.leased(ctx)); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, upTime, fmt.Errorf("bring-up took longer than %v", upTime))
+	defer cancel()
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}

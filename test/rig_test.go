@@ -56,7 +56,12 @@ func needRoot(t *testing.T) {
 func newRig(t *testing.T, machine int) *rig {
 	t.Helper()
 	needRoot(t)
-	r := &rig{World: shared.world, containerd: shared.machines[machine],
+	return newRigOn(t, shared.machines[machine])
+}
+
+func newRigOn(t *testing.T, c *world.Containerd) *rig {
+	t.Helper()
+	r := &rig{World: shared.world, containerd: c,
 		namespace: fmt.Sprintf("test-%d", namespaceCount.Add(1))}
 	r.importImage(t, shared.archive)
 	// What the first use of a host leaves for good: the logs' directory, the

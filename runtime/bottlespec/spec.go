@@ -45,7 +45,8 @@ type Container struct {
 // root with the capabilities of RootCapabilities.
 type Agent struct {
 	Container
-	Root bool
+	Root      bool
+	Workspace []Bind // each in the one before, or beside it
 }
 
 // Proxy is the container of the proxy engine.
@@ -55,8 +56,11 @@ type Proxy struct {
 	Binds     []Bind // binary and certificates of an engine that comes from the host
 }
 
-// Bind is a file of the host shown read-only.
-type Bind struct{ Source, Target string }
+// Bind is a file or directory of the host, shown read-only unless said otherwise.
+type Bind struct {
+	Source, Target string
+	Writable       bool
+}
 
 // Opts makes the agent's specification.
 func (a Agent) Opts() oci.SpecOpts {
@@ -64,7 +68,15 @@ func (a Agent) Opts() oci.SpecOpts {
 	if a.Root {
 		caps = union(caps, RootCapabilities)
 	}
-	return oci.Compose(a.opts(), withCapabilities(caps), seccomp.WithDefaultProfile(), withLSM())
+	var mounts []specs.Mount
+	for _, b := range a.Workspace {
+		m := readOnly(b.Source, b.Target)
+		if b.Writable {
+			m.Options = []string{"bind", "rw", "nosuid", "nodev"}
+		}
+		mounts = append(mounts, m)
+	}
+	return oci.Compose(a.opts(), oci.WithMounts(mounts), withCapabilities(caps), seccomp.WithDefaultProfile(), withLSM())
 }
 
 // Opts makes the proxy's specification: a read-only root, and /tmp and /run in

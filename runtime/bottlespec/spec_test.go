@@ -37,7 +37,7 @@ func both(t *testing.T) map[string]*oci.Spec {
 	return map[string]*oci.Spec{
 		"agent": specOf(t, Agent{Container: common}.Opts()),
 		"root":  specOf(t, Agent{Container: common, Root: true}.Opts()),
-		"proxy": specOf(t, Proxy{Container: common, ConfigDir: "/run/carboy/one/proxy", Binds: []Bind{{"/usr/bin/pipelock", "/pipelock"}}}.Opts()),
+		"proxy": specOf(t, Proxy{Container: common, ConfigDir: "/run/carboy/one/proxy", Binds: []Bind{{Source: "/usr/bin/pipelock", Target: "/pipelock"}}}.Opts()),
 	}
 }
 

@@ -27,7 +27,7 @@ func (u User) Create(path string) (*Output, error) {
 		return nil, err
 	}
 	o := &Output{user: u, path: path}
-	err = u.do(func() error {
+	err = u.Do(func() error {
 		st, err := os.Lstat(path)
 		if err == nil && !st.Mode().IsRegular() {
 			return &fs.PathError{Op: "create", Path: path, Err: errors.New("something that is not a regular file is there")}
@@ -50,7 +50,7 @@ func (o *Output) Commit() error {
 	if err := o.Sync(); err != nil {
 		return errors.Join(err, o.Discard())
 	}
-	err := o.user.do(func() error { return os.Rename(o.Name(), o.path) })
+	err := o.user.Do(func() error { return os.Rename(o.Name(), o.path) })
 	if err != nil {
 		return errors.Join(fmt.Errorf("put the file in place: %w", o.user.explain(err)), o.Discard())
 	}
@@ -59,14 +59,14 @@ func (o *Output) Commit() error {
 
 // Discard leaves nothing.
 func (o *Output) Discard() error {
-	err := o.user.do(func() error { return os.Remove(o.Name()) })
+	err := o.user.Do(func() error { return os.Remove(o.Name()) })
 	return errors.Join(err, o.Close())
 }
 
 // IsDir says whether the user can see a directory there.
 func (u User) IsDir(path string) bool {
 	var dir bool
-	_ = u.do(func() error { // what cannot be seen is none
+	_ = u.Do(func() error { // what cannot be seen is none
 		st, err := os.Stat(path)
 		dir = err == nil && st.IsDir()
 		return err

@@ -112,7 +112,7 @@ func (u User) ConfigDir() string {
 // waits: a FIFO or a device is refused.
 func (u User) Open(path string) (*os.File, error) {
 	var f *os.File
-	err := u.do(func() (err error) {
+	err := u.Do(func() (err error) {
 		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 		return err
 	})
@@ -125,6 +125,20 @@ func (u User) Open(path string) (*os.File, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// OpenDir opens a directory with the user's rights. What is below it is to be
+// opened from it, in Do.
+func (u User) OpenDir(path string) (*os.File, error) {
+	var f *os.File
+	err := u.Do(func() (err error) {
+		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, u.explain(err)
 	}
 	return f, nil
 }
@@ -162,11 +176,11 @@ func (u User) explain(err error) error {
 	return err
 }
 
-// do runs f on a thread of its own that has the user's file system identity
+// Do runs f on a thread of its own that has the user's file system identity
 // and no capability. The thread is thrown away, and no other sees the change:
 // setgroups and the setfs calls are made raw, because Go's own change every
 // thread.
-func (u User) do(f func() error) error {
+func (u User) Do(f func() error) error {
 	if os.Geteuid() != 0 || u.UID == 0 {
 		return f()
 	}

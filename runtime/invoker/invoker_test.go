@@ -141,7 +141,7 @@ func TestOpenHasNoCapabilities(t *testing.T) {
 	if _, err := (User{}).ReadFile(around, 10); err != nil {
 		t.Errorf("root: %v", err)
 	}
-	err := User{UID: 65534, GID: 65534}.do(func() error {
+	err := User{UID: 65534, GID: 65534}.Do(func() error {
 		if _, err := os.ReadFile(around); !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("%s: %v", around, err)
 		}

@@ -31,15 +31,23 @@ type Agent struct {
 // Bottle is bottles/NAME.yaml: what an agent in it may do. An environment
 // value is literal, or ${NAME} for a variable forwarded from the caller.
 type Bottle struct {
-	Source  string            `yaml:"-"`
-	Image   string            `yaml:"image"`
-	User    string            `yaml:"user"`
-	Workdir string            `yaml:"workdir"`
-	Runtime string            `yaml:"runtime"`
-	Env     map[string]string `yaml:"env"`
-	Egress  Egress            `yaml:"egress"`
-	Proxy   Proxy             `yaml:"proxy"`
-	Limits  Limits            `yaml:"limits"`
+	Source    string            `yaml:"-"`
+	Image     string            `yaml:"image"`
+	User      string            `yaml:"user"`
+	Workdir   string            `yaml:"workdir"`
+	Runtime   string            `yaml:"runtime"`
+	Env       map[string]string `yaml:"env"`
+	Egress    Egress            `yaml:"egress"`
+	Proxy     Proxy             `yaml:"proxy"`
+	Limits    Limits            `yaml:"limits"`
+	Workspace Workspace         `yaml:"workspace"`
+}
+
+// Workspace is where a project appears, and how. Which one is the caller's to
+// say.
+type Workspace struct {
+	Target string `yaml:"target"`
+	Mode   string `yaml:"mode"` // copy, overlay or bind
 }
 
 // Egress is where the proxy may connect to for the agent.

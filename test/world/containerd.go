@@ -14,6 +14,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"golang.org/x/sys/unix"
 )
 
 const startTime = 30 * time.Second
@@ -63,6 +64,11 @@ func (w *World) Containerd(ctx context.Context, v Version) (*Containerd, error) 
 	if err := os.WriteFile(c.config, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
+	if v.Disk > 0 {
+		if err := mountSmall(c.Root, v.Disk); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -70,6 +76,16 @@ func (w *World) Containerd(ctx context.Context, v Version) (*Containerd, error) 
 	defer w.mu.Unlock()
 	w.containerds = append(w.containerds, c)
 	return c, nil
+}
+
+func mountSmall(dir string, size int64) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	if err := unix.Mount("small", dir, "tmpfs", 0, fmt.Sprintf("mode=711,size=%d", size)); err != nil {
+		return fmt.Errorf("small disk at %s: %w", dir, err)
+	}
+	return nil
 }
 
 // Start starts it after Stop or Kill and returns when it serves.

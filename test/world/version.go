@@ -25,6 +25,7 @@ type Version struct {
 	Bin       string
 	ShimDir   string // of containerd-shim-runc-v2
 	PluginDir string
+	Disk      int64 // bytes that a root of its own has; 0: as much as the world's
 }
 
 // Versions returns all that tests have to pass on. A missing one is an error.

@@ -160,7 +160,7 @@ func newRm(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm [-f] NAME...",
 		Short: "Remove bottles",
-		Long:  "Remove bottles that are dead or were kept. With -f running ones are ended first.",
+		Long:  "Remove bottles that are dead or were kept. With -f running ones are ended first. Of one that has ended, remove what its agent changed in the workspace.",
 		Args:  atLeastOne("a bottle"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -41,6 +42,9 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 		}
 		r.Agent, r.Bottle, asked = &a, &b, b.Proxy
 	}
+	if err := f.findWorkspace(&r.Workspace); err != nil {
+		return nil, err
+	}
 	r.Engine, r.ProxyImage = chooseProxy(s, asked, r.ProxyBinary)
 	if f.envFile != "" {
 		fromFile, err := readEnvFile(who, f.envFile)
@@ -56,6 +60,20 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 		return nil, err
 	}
 	return runtime.NewPlan(r)
+}
+
+// findWorkspace makes the directory that was asked for an absolute path.
+func (f *runFlags) findWorkspace(w *runtime.WorkspacePlan) (err error) {
+	if f.cwd && w.Directory != "" {
+		return fmt.Errorf("--cwd is --workspace .: give one of them: %w", errdefs.ErrInvalidArgument)
+	}
+	if f.cwd {
+		w.Directory = "."
+	}
+	if w.Directory != "" {
+		w.Directory, err = filepath.Abs(w.Directory)
+	}
+	return err
 }
 
 // chooseProxy takes flags over the manifest over the operator's defaults. An
@@ -139,6 +157,9 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	if p.Workdir != "" {
 		row("working directory", quote(p.Workdir))
 	}
+	if w := p.Workspace; w != nil {
+		row("workspace", quote(w.Directory)+" at "+quote(w.Target)+" ("+workspaceText[w.Mode]+")")
+	}
 	row("runtime", runtimeText)
 	row("proxy", proxyText(p.Proxy))
 	row("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))
@@ -148,6 +169,13 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	}
 	row("limits", limitsText(p.Limits))
 	return t.Flush()
+}
+
+// workspaceText says what becomes of an agent's changes.
+var workspaceText = map[string]string{
+	runtime.ModeCopy:    "a copy",
+	runtime.ModeOverlay: "live below, changes above",
+	runtime.ModeBind:    "LIVE: the agent writes to this directory",
 }
 
 func quoteAll(args []string) string {
@@ -192,6 +220,9 @@ func (f *runFlags) confirm(ctx context.Context, p *runtime.Plan, o runtime.UpOpt
 	}
 	if err := describe(os.Stderr, p, text); err != nil {
 		return err
+	}
+	if p.Workspace != nil && p.Workspace.Mode == runtime.ModeBind {
+		fmt.Fprintln(os.Stderr, "WARNING: the agent writes to the workspace itself. Programs of yours may run what it leaves there: build files, scripts, settings of editors.")
 	}
 	if f.yes {
 		return nil

@@ -122,8 +122,9 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		return fmt.Errorf("%w; see `%s --help`: %w", err, c.CommandPath(), errdefs.ErrInvalidArgument)
 	})
 	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newAttach(settings),
-		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings),
-		newTop(settings), newStats(settings), newGC(settings), newImage(settings), newPull(settings), newConfig(settings), newVersion())
+		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
+		newApply(settings), newCp(settings), newTop(settings), newStats(settings), newGC(settings), newWorkspace(settings),
+		newImage(settings), newPull(settings), newConfig(settings), newVersion())
 	tame(root)
 	return root
 }

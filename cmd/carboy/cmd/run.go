@@ -19,6 +19,7 @@ import (
 	"carboy/runtime/invoker"
 	"carboy/runtime/proxy/policy"
 	"carboy/runtime/supervise"
+	"carboy/runtime/workspace"
 )
 
 // traceVariable names a file descriptor that gets a line at the begin and end
@@ -43,6 +44,7 @@ type runFlags struct {
 	restarts int
 	timeout  time.Duration
 	idle     time.Duration
+	cwd      bool
 	report   *os.File // of a background process: gets the name of the bottle whose command runs
 }
 
@@ -94,6 +96,10 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.Float64Var(&f.CPUs, "cpus", 0, "number of CPUs (default all)")
 	fl.Int64Var(&f.Pids, "pids-limit", 0, "number of processes and threads (default 4096)")
 	fl.StringVar(&f.Disk, "disk", "", "what the agent may write to its root, as 20GiB; more ends it (default 20GiB)")
+	fl.BoolVar(&f.cwd, "cwd", false, "give the agent the current directory to work on: --workspace .")
+	fl.StringVar(&f.Workspace.Directory, "workspace", "", "`DIR` to give the agent to work on")
+	fl.StringVar(&f.Workspace.Mode, "workspace-mode", "", "`MODE`: copy, overlay (changes above the live directory) or bind (the live directory itself) (default copy)")
+	fl.StringVar(&f.Workspace.Target, "workspace-target", "", "where it is in the container (default /workspace)")
 	tri(fl.VarPF, &f.tty, "tty", "t", "give the command a terminal (default as stdin and stdout are one)")
 	tri(fl.VarPF, &f.stdin, "interactive", "i", "pass on standard input (default on)")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the bottle's name")
@@ -172,6 +178,14 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 		}
 		options.Binary = binary
 	}
+	if plan.Workspace != nil {
+		top, err := who.OpenDir(plan.Workspace.Directory)
+		if err != nil {
+			return fmt.Errorf("workspace: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		defer top.Close()
+		options.Source = &workspace.Source{Path: plan.Workspace.Directory, Top: top, User: who}
+	}
 	trace, err := newTrace(start, f.timings)
 	if err != nil {
 		return err
@@ -235,6 +249,9 @@ func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.P
 		// The exit code stays the command's; what is left is told.
 		if downErr := bottle.Down(ctx); downErr != nil {
 			fmt.Fprintf(os.Stderr, "carboy: %v\n", downErr)
+		}
+		if plan.Workspace != nil && host.HasResult(ctx, bottle.Instance) {
+			fmt.Fprintf(os.Stderr, "carboy: the agent changed its workspace: `carboy diff %s` shows it, `carboy apply %s` takes it over\n", bottle.Name, bottle.Name)
 		}
 		if f.timings {
 			printTimings(os.Stderr, host.Trace.Steps())

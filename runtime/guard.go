@@ -1,0 +1,115 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"carboy/runtime/beneath"
+	"carboy/runtime/bottlespec"
+	"carboy/runtime/workspace"
+)
+
+// guarded is what programs of the host take commands from. An agent that works
+// on the live directory finds it read-only, where it is there.
+var guarded = []string{
+	".git/hooks", ".git/config", ".git/config.worktree", ".git/modules", ".envrc", ".mcp.json", ".claude/settings.json",
+	".claude/settings.local.json", ".vscode", ".idea", ".husky",
+}
+
+// bindWorkspace shows the live directory.
+func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
+	top := b.options.Source.Top
+	var st unix.Stat_t
+	if err := unix.Fstat(int(top.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Uid == 0 { // no_new_privs does not keep an agent from making a file that gives root away
+		return fmt.Errorf("it belongs to root, in whose name no agent writes to the host: use --workspace-mode copy or overlay: %w", errdefs.ErrPermissionDenied)
+	}
+	users, err := mapping(b.options.Source, owner, b.options.Runsc != "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, users.Close()) }()
+	if err := os.Mkdir(b.workspaceTree(), 0o700); err != nil {
+		return err
+	}
+	if err := mountMapped(top, b.workspaceTree(), users, 0); err != nil {
+		return err
+	}
+	// A mount cannot be moved: neither can what is guarded below it.
+	if err := b.guard(".git", users, 0); err != nil {
+		return err
+	}
+	for _, name := range guarded {
+		if err := b.guard(name, users, unix.MOUNT_ATTR_RDONLY); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guard puts a mount of what is at a path on top of it, if anything is there.
+func (b *Bottle) guard(name string, users *os.File, attributes uint64) error {
+	fd, err := b.openGuarded(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s cannot be made read-only, as it is or goes through a link: use --workspace-mode copy or overlay: %w: %w", name, err, errdefs.ErrFailedPrecondition)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if name == ".git" && !info.IsDir() { // it leads to a repository
+		attributes = unix.MOUNT_ATTR_RDONLY
+	}
+	at := filepath.Join(b.dir(), "guard-"+strconv.Itoa(len(b.guards)))
+	if info.IsDir() {
+		err = os.Mkdir(at, 0o700)
+	} else {
+		err = os.WriteFile(at, nil, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	if err := mountMapped(f, at, users, attributes); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	b.guards = append(b.guards, bottlespec.Bind{Source: at, Target: path.Join(b.Workspace.Target, name), Writable: attributes == 0})
+	return nil
+}
+
+// openGuarded makes a missing directory of hooks, so that the agent cannot.
+func (b *Bottle) openGuarded(name string) (fd int, err error) {
+	source := b.options.Source
+	return fd, source.User.Do(func() (err error) {
+		in := beneath.In(source.Top)
+		defer in.Forget()
+		if name == ".git/hooks" {
+			if parent, base, err := in.Parent(name); err == nil {
+				_ = unix.Mkdirat(parent, base, 0o755) // the open tells
+			}
+		}
+		fd, err = beneath.Open(int(source.Top.Fd()), name, unix.O_PATH, 0)
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return errors.Join(unix.ELOOP, err, unix.Close(fd))
+		}
+		return nil
+	})
+}

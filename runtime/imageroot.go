@@ -1,0 +1,90 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
+
+	"carboy/runtime/beneath"
+	"carboy/runtime/workspace"
+)
+
+// openImage opens the root of the agent's image for reading. The image is
+// hostile: what is in it is opened with openat2 only.
+func (b *Bottle) openImage(ctx context.Context) (*os.File, error) {
+	snapshots := b.host.Client.SnapshotService(b.host.Snapshotter)
+	key := b.Instance + "-i"
+	mounts, err := snapshots.View(ctx, key, b.images.agent.Parent)
+	if err != nil {
+		return nil, fmt.Errorf("view image %s: %w", b.Image, err)
+	}
+	l, err := layersOf(mounts)
+	if err != nil {
+		return nil, errors.Join(err, snapshots.Remove(ctx, key))
+	}
+	// The image stays when the view goes: the bottle's own root is on it.
+	root, err := openLayers(l.lowers)
+	return root, errors.Join(err, snapshots.Remove(ctx, key))
+}
+
+// workspaceOwner is whom the files of the workspace are to belong to, as
+// carboy-init will find the same user.
+func (b *Bottle) workspaceOwner(root *os.File) (workspace.Owner, error) {
+	passwd, err := readInRoot(root, "etc/passwd")
+	if err != nil {
+		return workspace.Owner{}, err
+	}
+	group, err := readInRoot(root, "etc/group")
+	if err != nil {
+		return workspace.Owner{}, err
+	}
+	u, err := user.GetExecUser(b.command.User, &user.ExecUser{Home: "/"}, strings.NewReader(passwd), strings.NewReader(group))
+	if err != nil {
+		return workspace.Owner{}, fmt.Errorf("user %q in image %s: %w: %w", b.command.User, b.Image, err, errdefs.ErrInvalidArgument)
+	}
+	return workspace.Owner{UID: u.Uid, GID: u.Gid}, nil
+}
+
+// readInRoot follows links as the container would, and reads at most 1 MiB of a
+// regular file. A missing one is empty.
+func readInRoot(root *os.File, name string) (string, error) {
+	const limit = 1 << 20
+	fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s in the image: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > limit {
+		return "", errors.Join(fmt.Errorf("%s in the image is not a regular file of at most 1 MiB", name), err)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, limit))
+	return string(text), err
+}
+
+// checkTarget refuses a target that the image leads elsewhere: the project would
+// lie over something that the container relies on.
+func (b *Bottle) checkTarget(root *os.File) error {
+	fd, err := beneath.Open(int(root.Fd()), strings.TrimPrefix(b.Workspace.Target, "/"), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("in image %s the workspace's target %s is, or goes through, a link or what is no directory: choose another --workspace-target: %w",
+			b.Image, b.Workspace.Target, errdefs.ErrFailedPrecondition)
+	}
+	return unix.Close(fd)
+}

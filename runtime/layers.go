@@ -1,0 +1,124 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// layers are the directories that a snapshot is made of.
+type layers struct {
+	upper  string   // empty where it cannot be written
+	lowers []string // topmost first
+}
+
+func layersOf(mounts []mount.Mount) (l layers, err error) {
+	if len(mounts) == 1 && mounts[0].Type == "bind" {
+		if slices.Contains(mounts[0].Options, "ro") {
+			return layers{lowers: []string{mounts[0].Source}}, nil
+		}
+		return layers{upper: mounts[0].Source}, nil
+	}
+	if len(mounts) != 1 || mounts[0].Type != "overlay" {
+		return l, fmt.Errorf("workspaces need the overlayfs snapshotter, see --snapshotter: %w", errdefs.ErrFailedPrecondition)
+	}
+	for _, o := range mounts[0].Options {
+		if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+			l.upper = dir
+		}
+		if dirs, ok := strings.CutPrefix(o, "lowerdir="); ok {
+			l.lowers = strings.Split(dirs, ":")
+		}
+	}
+	return l, nil
+}
+
+// mountOptions are added for what containers and projects chose. A host that
+// crashes may lose what was written to a volatile one last; without it every
+// end of a bottle would wait until the host's disk has written all there is.
+var mountOptions = []string{"nosuid", "nodev"}
+
+var overlayOptions = []string{"redirect_dir=off", "metacopy=off"}
+
+// mountSnapshot mounts what a snapshotter gave, once.
+func mountSnapshot(mounts []mount.Mount, target string) error {
+	mounts = slices.Clone(mounts)
+	for i := range mounts {
+		mounts[i].Options = slices.Concat(mounts[i].Options, mountOptions)
+		if mounts[i].Type == "overlay" {
+			mounts[i].Options = append(mounts[i].Options, overlayOptions...)
+		}
+	}
+	err := mount.All(withOption(mounts, "volatile"), target)
+	if errors.Is(err, unix.EINVAL) { // before Linux 5.10
+		err = mount.All(mounts, target)
+	}
+	return err
+}
+
+func withOption(mounts []mount.Mount, option string) []mount.Mount {
+	mounts = slices.Clone(mounts)
+	for i := range mounts {
+		if mounts[i].Type == "overlay" {
+			mounts[i].Options = append(slices.Clone(mounts[i].Options), option)
+		}
+	}
+	return mounts
+}
+
+// openLayers opens directories as the one that they make together, topmost
+// first, for reading. The mount that it takes for several is in a mount
+// namespace of its own, which ends with its thread: nothing is left when carboy
+// is killed.
+func openLayers(dirs []string) (*os.File, error) {
+	if len(dirs) == 1 {
+		return os.OpenFile(dirs[0], os.O_RDONLY|unix.O_DIRECTORY, 0)
+	}
+	type outcome struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		f, err := mountPrivately(dirs)
+		done <- outcome{f, err}
+	}()
+	o := <-done
+	if o.err != nil {
+		return nil, fmt.Errorf("open layers: %w", o.err)
+	}
+	return o.f, nil
+}
+
+func mountPrivately(dirs []string) (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, err
+	}
+	at := dirs[0]
+	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("overlay", at, "overlay", flags, "redirect_dir=off,metacopy=off,lowerdir="+strings.Join(dirs, ":")); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(at, os.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// snapshotLayers are those of a snapshot that is there to be written.
+func (h *Host) snapshotLayers(ctx context.Context, key string) (layers, error) {
+	mounts, err := h.Client.SnapshotService(h.Snapshotter).Mounts(ctx, key)
+	if err != nil {
+		return layers{}, fmt.Errorf("snapshot %s: %w", key, err)
+	}
+	return layersOf(mounts)
+}

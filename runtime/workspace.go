@@ -1,0 +1,84 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"golang.org/x/sys/unix"
+)
+
+// workspaceID is the snapshot that takes what the agent writes to its
+// workspace.
+func (r Record) workspaceID() string { return r.Instance + "-w" }
+
+// workspaceDir is where that snapshot is mounted while the bottle lives, once:
+// two mounts of one upper directory are undefined.
+func (r Record) workspaceDir() string { return filepath.Join(r.dir(), "workspace") }
+
+// workspaceTree is what is shown to the agent.
+func (r Record) workspaceTree() string { return filepath.Join(r.workspaceDir(), treeFiles) }
+
+// place puts the project where the agent's container will find it. Its result
+// is recorded last: until then there is none to keep.
+func (b *Bottle) place(ctx context.Context) error {
+	if b.Workspace == nil {
+		return nil
+	}
+	defer b.host.Trace.step("workspace")()
+	if err := b.placeAs(ctx); err != nil {
+		return fmt.Errorf("workspace %s: %w", b.Workspace.Directory, err)
+	}
+	return nil
+}
+
+func (b *Bottle) placeAs(ctx context.Context) (err error) {
+	if err := os.MkdirAll(b.workspaceDir(), 0o700); err != nil {
+		return err
+	}
+	if err := b.resolveCommand(b.images.agent); err != nil {
+		return err
+	}
+	root, err := b.openImage(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	owner, err := b.workspaceOwner(root)
+	if err != nil {
+		return err
+	}
+	if err := b.checkTarget(root); err != nil {
+		return err
+	}
+	switch b.Workspace.Mode {
+	case ModeCopy:
+		err = b.copyTree(ctx, owner)
+	case ModeOverlay:
+		err = b.overlayWorkspace(ctx, owner)
+	default:
+		return b.bindWorkspace(owner)
+	}
+	if err != nil {
+		return err
+	}
+	return b.recordResult(ctx)
+}
+
+// settle ends a workspace: what the agent changed stays as the bottle's result,
+// and without a change nothing does.
+func (h *Host) settle(ctx context.Context, r Record) error {
+	if r.Workspace == nil {
+		return nil
+	}
+	if err := mount.UnmountRecursive(r.workspaceDir(), unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount: %w", err)
+	}
+	if r.Workspace.Mode == ModeBind {
+		return nil
+	}
+	return h.settleResult(ctx, r)
+}
