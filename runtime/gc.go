@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 type Swept struct {
 	Name     string        `json:"name,omitempty"`
 	Instance string        `json:"instance"`
-	Kind     string        `json:"kind"` // bottle, pull, container, lock, log, result or copy
+	Kind     string        `json:"kind"` // bottle, build, pull, container, lock, log, result or copy
 	Took     time.Duration `json:"took"` // in nanoseconds
 	Steps    []Step        `json:"steps,omitempty"`
 	Error    string        `json:"error,omitempty"`
@@ -60,7 +61,7 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 		if state := h.state(r); state != StateDead && state != StateLeaking || s.Patient && postponed(r.lockPath()) {
 			continue
 		}
-		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func(h *Host) error {
+		add(Swept{Kind: cmp.Or(r.Kind, "bottle"), Name: r.Name, Instance: r.Instance}, func(h *Host) error {
 			own, err := h.takeDead(ctx, r)
 			if err != nil {
 				return err
@@ -85,6 +86,9 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 		}
 	}
 	errs = append(errs, h.sweepKept(ctx, s.Patient, leased, add))
+	if h.killedBuild(ctx) {
+		add(Swept{Kind: "build", Instance: "cache"}, func(h *Host) error { return h.sweepBuild(ctx) })
+	}
 	for _, instance := range h.oldLogs(leased) {
 		add(Swept{Kind: "log", Instance: instance}, func(h *Host) error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
 	}
