@@ -59,6 +59,7 @@ type Plan struct {
 	Name      string         `json:"name"`
 	Pinned    bool           `json:"pinned"`
 	Image     string         `json:"image"`
+	Build     *BuildPlan     `json:"build,omitempty"` // makes the image first
 	Command   []string       `json:"command"` // empty: the image's
 	User      string         `json:"user"`    // empty: the image's, or DefaultUser
 	Workdir   string         `json:"workdir"` // empty: the image's
@@ -103,6 +104,7 @@ func NewPlan(r Request) (*Plan, error) {
 		p.Command = a.Command
 	}
 	for _, step := range []func() error{
+		func() error { return p.setBuild(r, b) },
 		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
@@ -124,8 +126,11 @@ func invalid(format string, args ...any) error {
 }
 
 func (p *Plan) setImage(ref string) error {
+	if p.Build != nil {
+		ref = p.Build.Image
+	}
 	if ref == "" {
-		return invalid("no image: name an agent whose bottle has one, or use --image")
+		return invalid("no image: name an agent whose bottle has an image or a build, or use --image")
 	}
 	name, err := image.Normalize(ref)
 	p.Image = name

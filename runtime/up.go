@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
 	"carboy/image"
@@ -26,6 +27,7 @@ type UpOptions struct {
 	Keep    bool   // leave a failed bring-up standing
 	Term    string // the caller's kind of terminal
 	Pull    image.Policy
+	Digest  string            // of the image that was just built; empty takes any
 	Source  *workspace.Source // the project, where the plan has a workspace
 }
 
@@ -37,7 +39,7 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 	if err != nil {
 		return nil, err
 	}
-	images, err := h.ensureImages(ctx, p, o.Pull)
+	images, err := h.ensureImages(ctx, p, o.Pull, o.Digest)
 	if err != nil {
 		return nil, err
 	}
@@ -82,12 +84,21 @@ type images struct{ agent, proxy image.Image }
 
 // ensureImages pulls what is missing, which may take long: no name is taken and
 // no time runs for it.
-func (h *Host) ensureImages(ctx context.Context, p *Plan, policy image.Policy) (i images, err error) {
+func (h *Host) ensureImages(ctx context.Context, p *Plan, policy image.Policy, digest string) (i images, err error) {
 	defer h.Trace.step("images")()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		i.agent, err = h.Images.Ensure(ctx, p.Image, policy)
-		return err
+		policy := policy
+		if p.Build != nil {
+			policy = image.PullNever // no registry has it
+		}
+		if i.agent, err = h.Images.Ensure(ctx, p.Image, policy); err != nil {
+			return err
+		}
+		if digest != "" && digest != i.agent.Digest {
+			return fmt.Errorf("image %s is another one than was just built for this bottle: somebody gave the name away: start again: %w", p.Image, errdefs.ErrFailedPrecondition)
+		}
+		return nil
 	})
 	if p.Proxy.Image != "" {
 		g.Go(func() (err error) {

@@ -324,18 +324,10 @@ func checkRemoved(t *testing.T, r *rig, l *live) {
 // TestAgentManifest runs an agent by its name, twice at once.
 func TestAgentManifest(t *testing.T) {
 	r := newRig(t, 0)
-	for path, text := range map[string]string{
-		"/etc/carboy/agents/worker.md": "---\nbottle: dev\ncommand: [sh, -c, 'echo \"$CARBOY\"; cat \"$CARBOY_PROMPT_FILE\"; cat']\nenv: {MODE: fast}\n---\nDo it.\n",
-		"/etc/carboy/bottles/dev.yaml": "image: " + imageName + "\nruntime: runc\nproxy: {engine: allowlist}\nlimits: {memory: 64MiB}\n",
-	} {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(path)) })
-	}
+	manifests(t, map[string]string{
+		"agents/worker.md": "---\nbottle: dev\ncommand: [sh, -c, 'echo \"$CARBOY\"; cat \"$CARBOY_PROMPT_FILE\"; cat']\nenv: {MODE: fast}\n---\nDo it.\n",
+		"bottles/dev.yaml": "image: " + imageName + "\nruntime: runc\nproxy: {engine: allowlist}\nlimits: {memory: 64MiB}\n",
+	})
 	var inputs []io.Closer
 	var agents []*piped
 	for _, want := range []string{"worker\n", "worker-2\n"} {
@@ -361,6 +353,65 @@ func TestAgentManifest(t *testing.T) {
 		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 			t.Errorf("exit %d:\n%s", code, p.stderr.String())
 		}
+	}
+}
+
+// manifests writes files below /etc/carboy, until the end of the test.
+func manifests(t *testing.T, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join("/etc/carboy", name)
+		write(t, path, text, 0o644)
+		t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(path)) })
+	}
+}
+
+// TestAgentBuilt: a bottle's image is built before each start, with no work where
+// nothing changed, and never taken from a registry.
+func TestAgentBuilt(t *testing.T) {
+	r := newRig(t, 1)
+	dir := contextOf(t, map[string]string{"Dockerfile": "FROM " + imageName + "\nARG WHO\nRUN echo \"one $WHO\" >/home/agent/what\n"})
+	const image = "carboy.local/dev:latest"
+	t.Cleanup(func() { r.unbuild(t, image) })
+	bottle := func(build string) {
+		t.Helper()
+		manifests(t, map[string]string{
+			"agents/worker.md": "---\nbottle: dev\ncommand: [cat, /home/agent/what]\n---\n",
+			"bottles/dev.yaml": "runtime: runc\nproxy: {engine: allowlist}\nbuild: " + build + "\n",
+		})
+	}
+	run := func(flags ...string) outcome { return r.run(t, append([]string{"run", "worker", "--yes"}, flags...)...) }
+
+	bottle("{network: none}")
+	if o := run(); o.code != 2 || !strings.Contains(o.stderr, "dev.yaml") || !strings.Contains(o.stderr, "context") {
+		t.Errorf("without a context: %v", o)
+	}
+	bottle("{context: " + dir + ", network: none, args: {WHO: me}}")
+	if o := run("--no-build"); o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, image) {
+		t.Errorf("never built: %v", o)
+	}
+	if o := run(); o.stdout != "one me\n" || !strings.Contains(o.stderr, dir) {
+		t.Errorf("%v", o)
+	}
+	first := r.images(t)[image].Digest
+	if o := run("-q"); o.stdout != "one me\n" || r.images(t)[image].Digest != first {
+		t.Errorf("unchanged: %v", o)
+	}
+	write(t, filepath.Join(dir, "Dockerfile"), "FROM "+imageName+"\nRUN echo two >/home/agent/what\n", 0o644)
+	if o := run("--no-build"); o.stdout != "one me\n" {
+		t.Errorf("--no-build: %v", o)
+	}
+	if o := run("-d"); o.code != 0 || o.stdout != "worker\n" {
+		t.Errorf("changed, in the background: %v", o)
+	}
+	eventually(t, "its output", func() bool { return r.run(t, "logs", "worker").stdout == "two\n" })
+	eventually(t, "its end", func() bool { return len(r.ls(t)) == 0 })
+	write(t, filepath.Join(dir, "Dockerfile"), "FROM "+imageName+"\nRUN false\n", 0o644)
+	if o := run(); o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, "build failed") {
+		t.Errorf("broken: %v", o)
+	}
+	if o := run("--image", imageName, "--", "echo", "other"); o.stdout != "other\n" {
+		t.Errorf("another image: %v", o)
 	}
 }
 

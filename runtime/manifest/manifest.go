@@ -41,6 +41,17 @@ type Bottle struct {
 	Proxy     Proxy             `yaml:"proxy"`
 	Limits    Limits            `yaml:"limits"`
 	Workspace Workspace         `yaml:"workspace"`
+	Build     *Build            `yaml:"build"`
+}
+
+// Build is how the image is made that the agent gets: before each start, which
+// costs little where nothing has changed. Relative paths start at the manifest.
+type Build struct {
+	Context    string            `yaml:"context"`
+	Dockerfile string            `yaml:"dockerfile"` // default Dockerfile in the context
+	Target     string            `yaml:"target"`
+	Args       map[string]string `yaml:"args"`
+	Network    string            `yaml:"network"` // of RUN: egress, none or host
 }
 
 // Workspace is where a project appears, and how. Which one is the caller's to

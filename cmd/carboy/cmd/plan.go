@@ -152,6 +152,9 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	}
 	row("agent", agent)
 	row("image", p.Image)
+	if b := p.Build; b != nil {
+		row("built from", quote(b.Context)+" ("+quote(cmp.Or(b.Dockerfile, "Dockerfile"))+", network "+b.Network+")")
+	}
 	row("command", cmp.Or(quoteAll(p.Command), "the image's"))
 	row("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
 	if p.Workdir != "" {

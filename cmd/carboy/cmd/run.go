@@ -38,6 +38,7 @@ type runFlags struct {
 	timings  bool
 	keep     bool
 	pull     string
+	noBuild  bool
 	quiet    bool
 	detach   bool
 	restart  string
@@ -81,7 +82,8 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.SortFlags = false
 	fl.StringVar(&f.Image, "image", "", "image of the agent")
 	fl.StringVar(&f.pull, "pull", "", "when to pull images: missing, always or never (default missing)")
-	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress of pulls")
+	fl.BoolVar(&f.noBuild, "no-build", false, "use the image of the last build, where the bottle's manifest has one built")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress of pulls and builds")
 	fl.StringVar(&f.Name, "name", "", "name of the bottle; fails if it is taken (default AGENT, AGENT-2 ... AGENT-99)")
 	fl.StringArrayVar(&f.Allow, "allow", nil, "host the agent may reach: exact, *.example.com, or with :PORT (repeatable)")
 	fl.String("proxy", "", "proxy engine: pipelock or allowlist (default pipelock)")
@@ -213,7 +215,23 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 		return detach(ctx, trace)
 	}
 	sweep(ctx, host)
+	if plan.Build != nil && !f.noBuild {
+		if options.Digest, err = f.build(ctx, host, plan.Build, who, s.get("registry-config")); err != nil {
+			return err
+		}
+	}
 	return f.live(ctx, host, plan, options, term)
+}
+
+// build makes the agent's image and returns its digest.
+func (f *runFlags) build(ctx context.Context, h *runtime.Host, plan *runtime.BuildPlan, who invoker.User, logins string) (string, error) {
+	o := runtime.BuildOptions{Build: plan.Request(), Invoker: who, Environ: clientEnv(who), Stderr: os.Stderr}
+	o.Quiet, o.Logins = f.quiet, logins
+	var err error
+	if o.Keep, err = parseSize(defaultCacheSize); err != nil {
+		return "", err
+	}
+	return h.Build(ctx, o)
 }
 
 // sweepTime bounds what a start waits for what others left.

@@ -1,0 +1,68 @@
+package runtime
+
+import (
+	"cmp"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"carboy/image"
+	"carboy/runtime/buildproto"
+	"carboy/runtime/manifest"
+)
+
+// BuildPlan is how the agent's image is made before a start.
+type BuildPlan struct {
+	Image      string            `json:"image"`
+	Context    string            `json:"context"`
+	Dockerfile string            `json:"dockerfile,omitempty"`
+	Target     string            `json:"target,omitempty"`
+	Args       map[string]string `json:"args,omitempty"`
+	Network    string            `json:"network"`
+}
+
+// setBuild takes over what a bottle's manifest says, unless another image was
+// asked for, or the one of the last build.
+func (p *Plan) setBuild(r Request, b manifest.Bottle) error {
+	m := b.Build
+	if m == nil {
+		return nil
+	}
+	if m.Context == "" {
+		return invalid("%s: build needs a context, the directory to build from", b.Source)
+	}
+	bottle := strings.TrimSuffix(filepath.Base(b.Source), filepath.Ext(b.Source))
+	name, err := image.Normalize(cmp.Or(b.Image, image.BuiltName(bottle)))
+	if err != nil {
+		return err
+	}
+	plan := BuildPlan{
+		Image: name, Context: from(filepath.Dir(b.Source), m.Context),
+		Target: m.Target, Args: m.Args, Network: cmp.Or(m.Network, buildproto.NetworkEgress),
+	}
+	if m.Dockerfile != "" {
+		plan.Dockerfile = from(plan.Context, m.Dockerfile)
+	}
+	if !slices.Contains([]string{buildproto.NetworkEgress, buildproto.NetworkNone, buildproto.NetworkHost}, plan.Network) {
+		return invalid("%s: network %q of build: choose egress, none or host", b.Source, plan.Network)
+	}
+	if r.Image == "" {
+		p.Build = &plan
+	}
+	return nil
+}
+
+// from makes a path absolute.
+func from(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(dir, path)
+}
+
+// Request is the plan's in the words of a build.
+func (b *BuildPlan) Request() buildproto.Build {
+	return buildproto.Build{
+		Context: b.Context, File: b.Dockerfile, Names: []string{b.Image}, Target: b.Target, Args: b.Args, Network: b.Network, Progress: "auto",
+	}
+}
