@@ -60,10 +60,10 @@ type Plan struct {
 	Pinned    bool           `json:"pinned"`
 	Image     string         `json:"image"`
 	Build     *BuildPlan     `json:"build,omitempty"` // makes the image first
-	Command   []string       `json:"command"` // empty: the image's
-	User      string         `json:"user"`    // empty: the image's, or DefaultUser
-	Workdir   string         `json:"workdir"` // empty: the image's
-	Runtime   string         `json:"runtime"` // auto, runc or runsc
+	Command   []string       `json:"command"`         // empty: the image's
+	User      string         `json:"user"`            // empty: the image's, or DefaultUser
+	Workdir   string         `json:"workdir"`         // empty: the image's
+	Runtime   string         `json:"runtime"`         // auto, runc or runsc
 	Proxy     ProxyPlan      `json:"proxy"`
 	Env       []string       `json:"env"` // names
 	Allow     []string       `json:"allow"`

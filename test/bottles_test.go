@@ -380,7 +380,9 @@ func TestAgentBuilt(t *testing.T) {
 			"bottles/dev.yaml": "runtime: runc\nproxy: {engine: allowlist}\nbuild: " + build + "\n",
 		})
 	}
-	run := func(flags ...string) outcome { return r.run(t, append([]string{"run", "worker", "--yes"}, flags...)...) }
+	run := func(flags ...string) outcome {
+		return r.run(t, append([]string{"run", "worker", "--yes"}, flags...)...)
+	}
 
 	bottle("{network: none}")
 	if o := run(); o.code != 2 || !strings.Contains(o.stderr, "dev.yaml") || !strings.Contains(o.stderr, "context") {
