@@ -22,12 +22,12 @@ help: ## show this
 
 build: ## build carboy and its helpers into build/
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(BIN) ./cmd/carboy
-	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress
+	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress ./cmd/carboy-buildkit
 	$(GIVE)
 
 install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for packages)
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/carboy
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/carboy $(LIBEXEC)/carboy-init $(LIBEXEC)/carboy-egress
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/carboy $(LIBEXEC)/carboy-init $(LIBEXEC)/carboy-egress $(LIBEXEC)/carboy-buildkit
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/carboy
@@ -43,7 +43,7 @@ demo: build ## run a sealed agent on a private containerd and show what got thro
 	build/demo
 
 test: build deps lint ## run every test (root)
-	$(GO) test -timeout 5m ./runtime/... ./image/... ./cmd/carboy/... ./cmd/carboy-egress/...
+	$(GO) test -timeout 5m ./runtime/... ./image/... ./cmd/carboy/... ./cmd/carboy-egress/... ./cmd/carboy-buildkit/...
 	$(GO) test -timeout 5m ./cmd/carboy-init ./runtime/invoker ./netns/... -root
 	$(GO) test -timeout 25m -p 1 ./test/... -root
 	@command -v "$${PIPELOCK:-pipelock}" >/dev/null || echo 'SKIPPED: tests with pipelock, as there is no such binary in PATH, nor $$PIPELOCK'

@@ -18,7 +18,7 @@ func (c Config) checkDirectories() error {
 	if os.Geteuid() != 0 {
 		return nil // nothing that the caller could not do himself
 	}
-	return errors.Join(checkOwned("state-dir", c.StateDir), checkOwned("log-dir", c.LogDir))
+	return errors.Join(checkOwned("state-dir", c.StateDir), checkOwned("log-dir", c.LogDir), checkOwned("data-dir", c.DataDir))
 }
 
 func checkOwned(option, dir string) error {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 type Swept struct {
 	Name     string        `json:"name,omitempty"`
 	Instance string        `json:"instance"`
-	Kind     string        `json:"kind"` // bottle, pull, container, lock, log, result or copy
+	Kind     string        `json:"kind"` // bottle, build, pull, container, lock, log, result or copy
 	Took     time.Duration `json:"took"` // in nanoseconds
 	Steps    []Step        `json:"steps,omitempty"`
 	Error    string        `json:"error,omitempty"`
@@ -40,6 +41,7 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 		g.strays(ctx)
 	}
 	g.kept(ctx)
+	g.builds(ctx)
 	for _, instance := range h.oldLogs(g.leased) {
 		g.add(Swept{Kind: "log", Instance: instance}, func(h *Host) error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
 	}
@@ -85,7 +87,7 @@ func (g *gc) bottles(ctx context.Context, records []Record) {
 		if state := g.h.state(r); state != StateDead && state != StateLeaking || g.Patient && postponed(r.lockPath()) {
 			continue
 		}
-		g.add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func(h *Host) error {
+		g.add(Swept{Kind: cmp.Or(r.Kind, "bottle"), Name: r.Name, Instance: r.Instance}, func(h *Host) error {
 			own, err := h.takeDead(ctx, r)
 			if err != nil {
 				return err
@@ -100,6 +102,12 @@ func (g *gc) pulls(ctx context.Context) {
 	g.failed(err)
 	for _, l := range dead {
 		g.add(Swept{Kind: "pull", Name: l.ID}, func(h *Host) error { return h.Images.Release(ctx, l, true) })
+	}
+}
+
+func (g *gc) builds(ctx context.Context) {
+	if g.h.killedBuild(ctx) {
+		g.add(Swept{Kind: "build", Instance: "cache"}, func(h *Host) error { return h.sweepBuild(ctx) })
 	}
 }
 

@@ -35,8 +35,9 @@ type Config struct {
 	Snapshotter string
 	StateDir    string // on a tmpfs
 	LogDir      string
+	DataDir     string // on a disk; holds what outlives bottles
 	PluginDir   string // holds the CNI plugins
-	Libexec     string // holds carboy-init and carboy-egress
+	Libexec     string // holds carboy's helpers
 	Range       netip.Prefix
 	Reserved    []netip.Prefix
 	DNS         []netip.Addr

@@ -114,7 +114,9 @@ func (h *Host) List(ctx context.Context) ([]Status, error) {
 	}
 	list := make([]Status, 0, len(records))
 	for _, r := range records {
-		list = append(list, h.Status(r))
+		if r.Kind != kindBuild {
+			list = append(list, h.Status(r))
+		}
 	}
 	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return list, errors.Join(unknown...)

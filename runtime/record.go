@@ -35,6 +35,7 @@ const (
 // first thing is made. It is stored in the lease, whose labels cannot change.
 type Record struct {
 	Layout      int            `json:"layout"`
+	Kind        string         `json:"kind,omitempty"` // empty is a bottle
 	Name        string         `json:"name"`
 	Instance    string         `json:"instance"` // ten random characters; names all else
 	Agent       string         `json:"agent,omitempty"`
@@ -58,6 +59,9 @@ type Owner struct {
 	Start uint64 `json:"start"` // clock ticks after boot
 	Boot  string `json:"boot"`
 }
+
+// kindBuild is the record of a build's network. No container belongs to it.
+const kindBuild = "build"
 
 // instanceName is what newInstance makes.
 var instanceName = regexp.MustCompile(`^[a-z2-7]{10}$`)

@@ -93,7 +93,7 @@ func timeCarboy(b *testing.B, r *rig, runtime string) (up, down time.Duration) {
 // docker is a Docker engine of the private host.
 type docker struct{ cli, host string }
 
-func startDocker(b *testing.B) docker {
+func startDocker(b testing.TB) docker {
 	b.Helper()
 	deps, err := world.DepsDir()
 	if err != nil {
@@ -130,7 +130,7 @@ func (d docker) command(args ...string) *exec.Cmd {
 	return c
 }
 
-func (d docker) run(b *testing.B, args ...string) string {
+func (d docker) run(b testing.TB, args ...string) string {
 	b.Helper()
 	out, err := d.command(args...).CombinedOutput()
 	if err != nil {

@@ -117,12 +117,12 @@ func (o outcome) String() string {
 }
 
 // run runs carboy with an empty input.
-func (r *rig) run(t *testing.T, args ...string) outcome {
+func (r *rig) run(t testing.TB, args ...string) outcome {
 	t.Helper()
 	return finish(t, r.command(t, args...))
 }
 
-func finish(t *testing.T, c *exec.Cmd) outcome {
+func finish(t testing.TB, c *exec.Cmd) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
@@ -134,7 +134,7 @@ func finish(t *testing.T, c *exec.Cmd) outcome {
 	return outcome{c.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-func (r *rig) mustRun(t *testing.T, args ...string) string {
+func (r *rig) mustRun(t testing.TB, args ...string) string {
 	t.Helper()
 	o := r.run(t, args...)
 	if o.code != 0 {

@@ -29,13 +29,12 @@ var loadProfile = sync.OnceValue(func() error { return apparmor.LoadDefaultProfi
 // containerd's client applies none by itself.
 func withLSM() oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
-		if hostapparmor.HostSupports() {
-			if err := loadProfile(); err != nil {
-				return fmt.Errorf("load AppArmor profile %s: %w", apparmorProfile, err)
-			}
-			s.Process.ApparmorProfile = apparmorProfile
+		profile, labels, err := HostLSM()
+		if err != nil {
+			return err
 		}
-		if !selinux.GetEnabled() {
+		s.Process.ApparmorProfile = profile
+		if !labels {
 			return nil
 		}
 		process, mount, err := label.InitLabels(nil)
@@ -45,6 +44,18 @@ func withLSM() oci.SpecOpts {
 		s.Process.SelinuxLabel, s.Linux.MountLabel = process, mount
 		return nil
 	}
+}
+
+// HostLSM is what a container on this host is confined by: a profile of
+// AppArmor, which is loaded, and whether SELinux labels.
+func HostLSM() (profile string, labels bool, err error) {
+	if hostapparmor.HostSupports() {
+		if err := loadProfile(); err != nil {
+			return "", false, fmt.Errorf("load AppArmor profile %s: %w", apparmorProfile, err)
+		}
+		profile = apparmorProfile
+	}
+	return profile, selinux.GetEnabled(), nil
 }
 
 // CheckLSM proves that a process is confined as its specification says. It is

@@ -17,9 +17,10 @@ import (
 func Build(ctx context.Context, dir string) (string, error) {
 	bin, libexec := filepath.Join(dir, "bin"), filepath.Join(dir, "libexec", "carboy")
 	for path, main := range map[string]string{
-		filepath.Join(bin, "carboy"):            "./cmd/carboy",
-		filepath.Join(libexec, "carboy-init"):   "./cmd/carboy-init",
-		filepath.Join(libexec, "carboy-egress"): "./cmd/carboy-egress",
+		filepath.Join(bin, "carboy"):              "./cmd/carboy",
+		filepath.Join(libexec, "carboy-init"):     "./cmd/carboy-init",
+		filepath.Join(libexec, "carboy-egress"):   "./cmd/carboy-egress",
+		filepath.Join(libexec, "carboy-buildkit"): "./cmd/carboy-buildkit",
 	} {
 		if err := goBuild(ctx, path, main); err != nil {
 			return "", err

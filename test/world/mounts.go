@@ -17,7 +17,7 @@ import (
 // machine's; hidden are those that are empty at first.
 var (
 	overlaid = []string{"/etc", "/var/log", "/var/lib"}
-	hidden   = []string{"/etc/carboy", "/var/log/carboy", "/var/lib/cni"}
+	hidden   = []string{"/etc/carboy", "/var/log/carboy", "/var/lib/carboy", "/var/lib/cni"}
 )
 
 const resolvConf = "nameserver " + Resolver + "\n"

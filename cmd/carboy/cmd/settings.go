@@ -45,6 +45,7 @@ func (s *settings) register(root *cobra.Command) {
 		{name: "cni-bin-dir", env: "CARBOY_CNI_BIN_DIR", usage: "directory of the CNI plugins (default the first of " + strings.Join(netns.PluginDirs(), ", ") + " that has them)"},
 		{name: "state-dir", env: "CARBOY_STATE_DIR", def: "/run/carboy", usage: "directory of live bottles, on a tmpfs"},
 		{name: "log-dir", env: "CARBOY_LOG_DIR", def: "/var/log/carboy", usage: "directory of the logs of bottles"},
+		{name: "data-dir", env: "CARBOY_DATA_DIR", def: "/var/lib/carboy", usage: "directory of the records of the build cache"},
 		{name: "log-level", env: "CARBOY_LOG_LEVEL", def: "warn", usage: "trace, debug, info, warn or error"},
 		{name: "log-format", env: "CARBOY_LOG_FORMAT", def: "text", usage: "text or json"},
 		{name: "egress-range", env: "CARBOY_EGRESS_RANGE", usage: "address range of the proxies' links to the host (default the first of a few that is free)"},
@@ -141,7 +142,7 @@ func (s *settings) host(ctx context.Context) (*runtime.Host, error) {
 	config := runtime.Config{
 		// containerd's and others' tools take it as a URL, too.
 		Address: strings.TrimPrefix(s.get("address"), "unix://"), Namespace: s.get("namespace"), Snapshotter: s.get("snapshotter"),
-		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), Registries: registry.Access{Insecure: s.list("insecure-registry")},
+		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), DataDir: s.get("data-dir"), Registries: registry.Access{Insecure: s.list("insecure-registry")},
 		PluginDir: s.get("cni-bin-dir"),
 	}
 	var err error
@@ -171,7 +172,7 @@ func (s *settings) host(ctx context.Context) (*runtime.Host, error) {
 }
 
 func (s *settings) checkPaths() error {
-	for _, name := range []string{"address", "cni-bin-dir", "cni-conf-dir", "state-dir", "log-dir"} {
+	for _, name := range []string{"address", "cni-bin-dir", "cni-conf-dir", "state-dir", "log-dir", "data-dir"} {
 		if path := strings.TrimPrefix(s.get(name), "unix://"); path != "" && !filepath.IsAbs(path) {
 			return s.refuse(name, "give an absolute path")
 		}
