@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
@@ -30,7 +32,10 @@ func attachables(b buildproto.Build) ([]session.Attachable, error) {
 		}
 		secrets[s.ID] = value
 	}
-	credentials := config.LoadDefaultConfigFile(os.Stderr)
+	credentials, err := logins(b.Logins)
+	if err != nil {
+		return nil, wrong{fmt.Errorf("logins of registries: %w", err)}
+	}
 	all := []session.Attachable{
 		secretsprovider.FromMap(secrets),
 		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{AuthConfigProvider: authprovider.LoadAuthConfig(credentials)}),
@@ -47,6 +52,26 @@ func attachables(b buildproto.Build) ([]session.Attachable, error) {
 		return nil, wrong{fmt.Errorf("--ssh: %w", err)}
 	}
 	return append(all, ssh), nil
+}
+
+// logins are those of the user whose rights we have.
+func logins(path string) (*configfile.ConfigFile, error) {
+	if path == "" {
+		return config.LoadDefaultConfigFile(tame{os.Stderr}), nil
+	}
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		path = filepath.Join(path, config.ConfigFileName)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := regular(f); err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	c := configfile.New(path)
+	return c, c.LoadFromReader(f)
 }
 
 // readSecret never waits: a FIFO or a device is refused.

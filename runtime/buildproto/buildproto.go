@@ -91,6 +91,7 @@ type Build struct {
 	Platforms []string
 	Network   string
 	Hosts     []string // NAME:ADDRESS
+	Logins    string   // Docker configuration or its directory; empty is the usual place
 	Progress  string
 	NoCache   bool
 	Pull      bool

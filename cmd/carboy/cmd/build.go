@@ -87,6 +87,7 @@ func (f *buildFlags) run(c *cobra.Command, s *settings) error {
 	if o.Build, err = f.parse(); err != nil {
 		return err
 	}
+	o.Logins = s.get("registry-config")
 	return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
 		if err := h.CheckBuilds(); err != nil {
 			return err
