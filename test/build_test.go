@@ -455,7 +455,7 @@ func TestBuildInterrupted(t *testing.T) {
 			o := wait()
 			took := time.Since(start)
 			const most = 3 * time.Second // 0.2 s on a quiet machine
-			if o.code != 1 || o.stdout != "" || !strings.Contains(o.stderr, "interrupted") || took > most {
+			if o.code != 130 || o.stdout != "" || !strings.Contains(o.stderr, "interrupted") || took > most {
 				t.Errorf("%v: after %v: %v", s, took, o)
 			}
 			t.Logf("%v: ended after %v", s, took)

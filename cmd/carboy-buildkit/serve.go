@@ -67,16 +67,13 @@ func work(ctx context.Context, c buildproto.Controller, ask *asker) (pruned int6
 	defer func() { err = errors.Join(err, client.Close()) }()
 	m := marker{filepath.Join(c.Root, buildproto.RunningFile), c.Boot}
 	left, crashed, err := m.look()
-	if err != nil {
+	if err != nil || !left && c.Work == buildproto.WorkSweep {
 		return 0, err
 	}
 	if left {
 		if err := sweep(ctx, client, c.Root); err != nil {
 			return 0, fmt.Errorf("remove what a build left that was killed: %w", err)
 		}
-	}
-	if c.Work == buildproto.WorkSweep && !crashed {
-		return 0, m.remove()
 	}
 	if err := prepareRoot(c.Root, m, crashed); err != nil {
 		return 0, err
@@ -85,25 +82,41 @@ func work(ctx context.Context, c buildproto.Controller, ask *asker) (pruned int6
 	if err != nil {
 		return 0, err
 	}
-	if crashed {
-		if pruned, err = k.prune(ctx, 0); err != nil {
-			return pruned, errors.Join(err, k.close(ctx))
-		}
-		if err := m.set(); err != nil {
-			return pruned, errors.Join(err, k.close(ctx))
+	if err := k.restore(ctx, m, left, crashed); err != nil {
+		return 0, errors.Join(err, k.close(ctx))
+	}
+	pruned, err = k.work(ctx, c)
+	if closeErr := errors.Join(k.close(ctx), k.unsynced.sync()); closeErr != nil {
+		return pruned, errors.Join(err, closeErr)
+	}
+	return pruned, errors.Join(err, m.remove())
+}
+
+// restore puts the cache in order where the one before did not come to its end.
+func (k *buildkit) restore(ctx context.Context, m marker, left, crashed bool) error {
+	if left {
+		if err := k.dropLost(ctx); err != nil {
+			return err
 		}
 	}
-	due := c.Work != buildproto.WorkSweep
+	if !crashed {
+		return nil
+	}
+	if _, err := k.prune(ctx, 0); err != nil {
+		return err
+	}
+	return m.set()
+}
+
+func (k *buildkit) work(ctx context.Context, c buildproto.Controller) (pruned int64, err error) {
+	due := c.Work == buildproto.WorkPrune
 	if c.Work == buildproto.WorkBuild {
 		due, err = k.serveBuild(ctx, c)
 	}
 	if due && err == nil && ctx.Err() == nil {
 		pruned, err = k.prune(ctx, c.Keep)
 	}
-	if closeErr := errors.Join(k.close(ctx), k.unsynced.sync()); closeErr != nil {
-		return pruned, errors.Join(err, closeErr)
-	}
-	return pruned, errors.Join(err, m.remove())
+	return pruned, err
 }
 
 // prepareRoot marks it as in use, unless that of a crash stands there still,

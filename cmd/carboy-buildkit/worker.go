@@ -11,7 +11,6 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/gc"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/control"
@@ -113,14 +112,7 @@ func (k *buildkit) close(ctx context.Context) error {
 	defer cancel()
 	close(k.stop)
 	imageutil.CancelCacheLeases()
-	temporary, err := k.worker.LeaseManager().List(ctx, `labels."buildkit/lease.temporary"`)
-	errs := []error{err}
-	for _, l := range temporary {
-		if err := k.worker.LeaseManager().Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(append(errs, k.controller.Close(), k.worker.Close())...)
+	return errors.Join(k.dropTemporary(ctx), k.controller.Close(), k.worker.Close())
 }
 
 const closeTime = 10 * time.Second
@@ -141,7 +133,7 @@ func workerOptions(ctx context.Context, c buildproto.Controller, client *contain
 	if err != nil {
 		return o, fmt.Errorf("records of the build cache: %w", err)
 	}
-	lm := leaseutil.WithNamespace(client.LeasesService(), c.Namespace)
+	lm := leaseutil.WithNamespace(ownLeases{client.LeasesService(), containerPrefix(c.Root)}, c.Namespace)
 	content := containerdsnapshot.NewContentStore(chunkedStore{client.ContentStore()}, c.Namespace)
 	unpacked := &unpacked{Snapshotter: client.SnapshotService(c.Snapshotter), full: map[string]bool{}}
 	apply := applier{client.DiffService(), unpacked}
