@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // marker is a file that is there while a controller works. Who holds the lock
@@ -19,14 +20,20 @@ func (m marker) look() (left, crashed bool, err error) {
 	return err == nil, err == nil && string(b) != m.boot, err
 }
 
-// set is on the disk before anything is that the marker stands for.
-func (m marker) set() error {
-	f, err := os.OpenFile(m.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
+func (m marker) set() error { return os.WriteFile(m.path, []byte(m.boot), 0o600) }
+
+// sync has it on the disk before anything is that it stands for.
+func (m marker) sync() error {
+	for _, path := range []string{m.path, filepath.Dir(m.path)} {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
 	}
-	_, err = f.WriteString(m.boot)
-	return errors.Join(err, f.Sync(), f.Close())
+	return nil
 }
 
 func (m marker) remove() error { return os.RemoveAll(m.path) }

@@ -22,6 +22,7 @@ import (
 // the host leaves behind before that is not used: see prepareRoot.
 type unsynced struct {
 	snapshot.Snapshotter
+	before func() error // once, before the first such mount
 
 	mu    sync.Mutex
 	wrote string // an upper directory that was written to since the last sync
@@ -29,8 +30,8 @@ type unsynced struct {
 
 // unsyncedIfKnown leaves a snapshotter as it is where the kernel has no such
 // mounts.
-func unsyncedIfKnown(s snapshot.Snapshotter) (*unsynced, snapshot.Snapshotter) {
-	u := &unsynced{Snapshotter: s}
+func unsyncedIfKnown(s snapshot.Snapshotter, before func() error) (*unsynced, snapshot.Snapshotter) {
+	u := &unsynced{Snapshotter: s, before: sync.OnceValue(before)}
 	if known, err := kernelversion.GreaterEqualThan(kernelversion.KernelVersion{Kernel: 5, Major: 10}); err != nil || !known {
 		return u, s
 	}
@@ -59,7 +60,7 @@ func (m unsyncedMount) Mount() ([]mount.Mount, func() error, error) {
 	}
 	// The kernel marks what was mounted so, and mounts it again without the mark only.
 	mark := filepath.Join(work, "work", "incompat")
-	if err := os.RemoveAll(mark); err != nil {
+	if err := errors.Join(m.of.before(), os.RemoveAll(mark)); err != nil {
 		return nil, nil, errors.Join(err, release())
 	}
 	mounts = slices.Clone(mounts)

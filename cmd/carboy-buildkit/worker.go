@@ -58,7 +58,7 @@ func newBuildkit(ctx context.Context, c buildproto.Controller, client *container
 		return nil, err
 	}
 	var written *unsynced
-	written, options.Snapshotter = unsyncedIfKnown(options.Snapshotter)
+	written, options.Snapshotter = unsyncedIfKnown(options.Snapshotter, marker{path: filepath.Join(c.Root, buildproto.RunningFile)}.sync)
 	k := &buildkit{unsynced: written, root: c.Root, network: c.Network, invoker: c.Invoker, stop: make(chan struct{})}
 	if k.worker, err = base.NewWorker(ctx, options); err != nil {
 		return nil, fmt.Errorf("build worker: %w", err)
