@@ -71,7 +71,7 @@ func (f *buildFlags) register(c *cobra.Command) {
 	flags.StringArrayVar(&f.Hosts, "add-host", nil, "NAME:ADDRESS in the hosts file of RUN (repeatable)")
 	flags.StringVar(&f.Progress, "progress", "auto", "auto, plain, tty or json")
 	flags.BoolVarP(&f.Quiet, "quiet", "q", false, "no progress, and only the digest on standard output")
-	flags.StringVar(&f.Buildkit, "buildkit", "", "address of a buildkitd of yours to use instead, as in unix:///run/buildkit/buildkitd.sock")
+	flags.StringVar(&f.Buildkit, "buildkit", "", "address of a buildkitd of yours to use instead, as in unix:///run/buildkit/buildkitd.sock; its network is the one of RUN")
 	flags.StringVar(&f.cacheSize, "build-cache-size", defaultCacheSize, "what the build cache may take after the build")
 }
 
