@@ -41,9 +41,7 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 		g.strays(ctx)
 	}
 	g.kept(ctx)
-	if h.killedBuild(ctx) {
-		g.add(Swept{Kind: "build", Instance: "cache"}, func(h *Host) error { return h.sweepBuild(ctx) })
-	}
+	g.builds(ctx)
 	for _, instance := range h.oldLogs(g.leased) {
 		g.add(Swept{Kind: "log", Instance: instance}, func(h *Host) error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
 	}
@@ -104,6 +102,12 @@ func (g *gc) pulls(ctx context.Context) {
 	g.failed(err)
 	for _, l := range dead {
 		g.add(Swept{Kind: "pull", Name: l.ID}, func(h *Host) error { return h.Images.Release(ctx, l, true) })
+	}
+}
+
+func (g *gc) builds(ctx context.Context) {
+	if g.h.killedBuild(ctx) {
+		g.add(Swept{Kind: "build", Instance: "cache"}, func(h *Host) error { return h.sweepBuild(ctx) })
 	}
 }
 
