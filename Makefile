@@ -16,7 +16,7 @@ export GOFLAGS += -buildvcs=false
 export GOTOOLCHAIN = auto
 export CARBOY_DEPS = $(DEPS)
 
-.PHONY: help build install uninstall deps demo test lint fmt bench fuzz clean
+.PHONY: help build install uninstall deps demo test soak lint fmt bench fuzz clean
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -47,6 +47,9 @@ test: build deps lint ## run every test (root)
 	$(GO) test -timeout 5m ./cmd/carboy-init ./runtime/invoker ./netns/... -root
 	$(GO) test -timeout 25m -p 1 ./test/... -root
 	@command -v "$${PIPELOCK:-pipelock}" >/dev/null || echo 'SKIPPED: tests with pipelock, as there is no such binary in PATH, nor $$PIPELOCK'
+
+soak: build deps ## kill and start hundreds of times, for a night (root)
+	$(GO) test -timeout 3h -p 1 ./test -root -soak -run 'TestKilled|TestCycles|TestMany'
 
 lint: ## check style, imports and errors
 	$(GO) run $(LINT) run $(PACKAGE)

@@ -203,22 +203,30 @@ func (p *pull) explain(ctx context.Context, name string, err error) error {
 		return fmt.Errorf("interrupted: pull again to go on from there: %w", context.Cause(ctx))
 	case noSpace(err):
 		return fmt.Errorf("no space left for containerd's %s: free some, `carboy image prune` may help (%s): %w",
-			p.store.root(ctx), registry.Printable(err.Error()), errdefs.ErrResourceExhausted)
+			p.store.rootOr(ctx, "root directory"), registry.Printable(err.Error()), errdefs.ErrResourceExhausted)
 	case errors.As(err, &platform):
 		return platform
 	}
 	return p.store.Access.Explain(name, err)
 }
 
-// root is where containerd keeps content, as it says itself.
-func (s Store) root(ctx context.Context) string {
+// Root is where containerd keeps content, as it says itself.
+func (s Store) Root(ctx context.Context) (string, error) {
 	answer, err := s.Client.IntrospectionService().Plugins(ctx, "type==io.containerd.content.v1")
-	if err == nil {
-		for _, plugin := range answer.Plugins {
-			if root := plugin.Exports["root"]; root != "" {
-				return root
-			}
+	if err != nil {
+		return "", fmt.Errorf("ask containerd for its root directory: %w", err)
+	}
+	for _, plugin := range answer.Plugins {
+		if root := plugin.Exports["root"]; root != "" {
+			return root, nil
 		}
 	}
-	return "root directory"
+	return "", fmt.Errorf("containerd does not say where its content is: %w", errdefs.ErrNotFound)
+}
+
+func (s Store) rootOr(ctx context.Context, otherwise string) string {
+	if root, err := s.Root(ctx); err == nil {
+		return root
+	}
+	return otherwise
 }

@@ -62,29 +62,68 @@ func (h *Host) networkConfig(r Record, p *Plan, resolvers []netip.Addr) netns.Co
 	}
 }
 
-// claimName tries the plan's names in turn. A name whose bottle is dead is
-// freed on the way.
-func (h *Host) claimName(ctx context.Context, p *Plan, r Record) (_ Record, err error) {
-	var notFreed error
-	for _, r.Name = range p.names() {
-		err := h.claimOne(ctx, &r)
-		if errdefs.IsAlreadyExists(err) {
-			if notFreed = h.free(ctx, r.Name); notFreed == nil {
-				err = h.claimOne(ctx, &r)
+// claimName takes the first of the plan's names that is free. A name whose bottle
+// is dead is freed on the way.
+func (h *Host) claimName(ctx context.Context, p *Plan, r Record) (Record, error) {
+	stuck := map[string]error{} // why dead ones could not be removed
+	for {
+		dead, err := h.claimFirst(ctx, p.names(), &r, stuck)
+		if dead == "" {
+			if errdefs.IsAlreadyExists(err) {
+				err = p.taken(stuck[p.Name])
 			}
-		}
-		if !errdefs.IsAlreadyExists(err) {
 			return r, err
 		}
+		if stuck[dead] = h.free(ctx, dead); stuck[dead] == nil {
+			delete(stuck, dead)
+		}
 	}
+}
+
+func (p *Plan) taken(notFreed error) error {
 	if !p.Pinned {
-		return r, fmt.Errorf("all names from %s to %s-99 are taken: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
+		return fmt.Errorf("all names from %s to %s-99 are taken: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
 	}
 	taken := fmt.Errorf("a bottle named %s is there already: choose another --name, or remove it with `carboy rm -f %s`: %w", p.Name, p.Name, errdefs.ErrAlreadyExists)
 	if notFreed != nil && !errors.Is(notFreed, errHeld) && !errdefs.IsFailedPrecondition(notFreed) {
-		return r, errors.Join(taken, notFreed) // it is dead, and could not be removed
+		return errors.Join(taken, notFreed) // it is dead, and could not be removed
 	}
-	return r, taken
+	return taken
+}
+
+// claimFirst takes a proxy user and the first name that is free, unless a name
+// before it is of a dead bottle that is not stuck: then it returns that and
+// claims nothing. Claims of one host take turns, so that each gets a user of its
+// own.
+func (h *Host) claimFirst(ctx context.Context, names []string, r *Record, stuck map[string]error) (dead string, err error) {
+	turn, err := waitLock(ctx, filepath.Join(h.StateDir, "claim.lock"), time.Minute)
+	if err != nil {
+		return "", fmt.Errorf("wait for another claim: %w", err)
+	}
+	defer func() { _ = turn.release() }()
+	bottles, _, err := h.records(ctx)
+	if err != nil {
+		return "", err
+	}
+	if r.ProxyUser, err = freeProxyUser(bottles); err != nil {
+		return "", err
+	}
+	for _, r.Name = range names {
+		i := slices.IndexFunc(bottles, func(other Record) bool { return other.Name == r.Name })
+		if i < 0 {
+			if err := h.createLease(ctx, *r); !errdefs.IsAlreadyExists(err) { // one of another layout has it
+				return "", err
+			}
+			continue
+		}
+		if _, tried := stuck[r.Name]; tried {
+			continue
+		}
+		if alive, err := bottles[i].Owner.alive(); err == nil && !alive { // a gc may be at it: free waits for that
+			return r.Name, nil
+		}
+	}
+	return "", fmt.Errorf("no name is free: %w", errdefs.ErrAlreadyExists)
 }
 
 // free removes the bottle of that name where it has no supervisor any more.
@@ -106,20 +145,6 @@ func (h *Host) free(ctx context.Context, name string) error {
 	return h.reapDead(ctx, r, own)
 }
 
-// claimOne takes a proxy user and the name. Claims of one host take turns, so
-// that each gets a user of its own.
-func (h *Host) claimOne(ctx context.Context, r *Record) error {
-	turn, err := waitLock(ctx, filepath.Join(h.StateDir, "claim.lock"), 10*time.Second)
-	if err != nil {
-		return fmt.Errorf("wait for another claim: %w", err)
-	}
-	defer func() { _ = turn.release() }()
-	if r.ProxyUser, err = h.freeProxyUser(ctx); err != nil {
-		return err
-	}
-	return h.createLease(ctx, *r)
-}
-
 func (h *Host) createLease(ctx context.Context, r Record) error {
 	labels, err := r.labels()
 	if err != nil {
@@ -132,11 +157,7 @@ func (h *Host) createLease(ctx context.Context, r Record) error {
 	return nil
 }
 
-func (h *Host) freeProxyUser(ctx context.Context) (int, error) {
-	bottles, _, err := h.records(ctx)
-	if err != nil {
-		return 0, err
-	}
+func freeProxyUser(bottles []Record) (int, error) {
 	for uid := firstProxyUser; uid < firstProxyUser+proxyUsers; uid++ {
 		if !slices.ContainsFunc(bottles, func(r Record) bool { return r.ProxyUser == uid }) {
 			return uid, nil

@@ -18,6 +18,7 @@ type Swept struct {
 	Instance string        `json:"instance"`
 	Kind     string        `json:"kind"` // bottle, pull, container, lock, log, result or copy
 	Took     time.Duration `json:"took"` // in nanoseconds
+	Steps    []Step        `json:"steps,omitempty"`
 	Error    string        `json:"error,omitempty"`
 }
 
@@ -37,10 +38,13 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 	}
 	swept := []Swept{}
 	errs := unknown
-	add := func(what Swept, f func() error) {
+	add := func(what Swept, f func(*Host) error) {
 		start := time.Now()
 		if !s.Dry {
-			err := f()
+			traced := *h
+			traced.Trace = &Trace{Start: start}
+			err := f(&traced)
+			what.Steps = traced.Trace.Steps()
 			if errors.Is(err, errHeld) {
 				return // it lives after all, or another gc is at it
 			}
@@ -56,7 +60,7 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 		if state := h.state(r); state != StateDead && state != StateLeaking || s.Patient && postponed(r.lockPath()) {
 			continue
 		}
-		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func() error {
+		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func(h *Host) error {
 			own, err := h.takeDead(ctx, r)
 			if err != nil {
 				return err
@@ -67,22 +71,22 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 	pulls, err := h.deadPulls(ctx)
 	errs = append(errs, err)
 	for _, l := range pulls {
-		add(Swept{Kind: "pull", Name: l.ID}, func() error { return h.Images.Release(ctx, l, true) })
+		add(Swept{Kind: "pull", Name: l.ID}, func(h *Host) error { return h.Images.Release(ctx, l, true) })
 	}
 	leased := instances(records)
 	if len(unknown) == 0 { // else what looks like nobody's may be of another version's bottle
 		orphans, err := h.orphans(ctx, leased)
 		errs = append(errs, err)
 		for _, id := range orphans {
-			add(Swept{Kind: "container", Instance: id}, func() error { return h.removeCell(ctx, id) })
+			add(Swept{Kind: "container", Instance: id}, func(h *Host) error { return h.removeCell(ctx, id) })
 		}
 		for _, instance := range h.freeLocks(leased) {
-			add(Swept{Kind: "lock", Instance: instance}, func() error { return h.dropLock(instance) })
+			add(Swept{Kind: "lock", Instance: instance}, func(h *Host) error { return h.dropLock(instance) })
 		}
 	}
 	errs = append(errs, h.sweepKept(ctx, s.Patient, leased, add))
 	for _, instance := range h.oldLogs(leased) {
-		add(Swept{Kind: "log", Instance: instance}, func() error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
+		add(Swept{Kind: "log", Instance: instance}, func(h *Host) error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
 	}
 	if !s.Dry {
 		errs = append(errs, h.sweepProbe())

@@ -45,7 +45,7 @@ type Config struct {
 }
 
 // Open connects to containerd. The caller closes the host.
-func Open(c Config) (*Host, error) {
+func Open(ctx context.Context, c Config) (*Host, error) {
 	if !filepath.IsAbs(c.Address) {
 		return nil, fmt.Errorf("containerd address %q: give an absolute path: %w", c.Address, errdefs.ErrInvalidArgument)
 	}
@@ -56,13 +56,30 @@ func Open(c Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := containerd.New(c.Address, containerd.WithTimeout(5*time.Second))
+	client, err := connect(ctx, c.Address)
 	if err != nil {
-		return nil, fmt.Errorf("containerd at %s does not answer: %w", c.Address, err)
+		return nil, err
 	}
 	h := &Host{Config: c, Client: client}
 	h.Images = image.Store{Client: client, Snapshotter: c.Snapshotter, Access: c.Registries, LeaseLabels: labels, Lock: h.lockPull}
 	return h, nil
+}
+
+// answerTime is how long containerd may take for a question that costs nothing.
+const answerTime = 10 * time.Second
+
+// connect fails for a containerd that hangs as well, which still has its socket.
+func connect(ctx context.Context, address string) (*containerd.Client, error) {
+	client, err := containerd.New(address, containerd.WithTimeout(answerTime))
+	if err != nil {
+		return nil, fmt.Errorf("containerd at %s does not answer: %w", address, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if _, err := client.Version(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("containerd at %s does not answer within %v: look at its log, or restart it: bottles live on meanwhile (%w): %w", address, answerTime, err, errdefs.ErrUnavailable), client.Close())
+	}
+	return client, nil
 }
 
 // Close ends the connection.

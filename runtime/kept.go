@@ -21,7 +21,7 @@ const (
 // sweepKept removes what is no longer kept. Results of bottles that are there
 // stay. A patient sweep does not measure results, for which every file is looked
 // at.
-func (h *Host) sweepKept(ctx context.Context, patient bool, leased map[string]bool, add func(Swept, func() error)) error {
+func (h *Host) sweepKept(ctx context.Context, patient bool, leased map[string]bool, add func(Swept, func(*Host) error)) error {
 	results, err := h.Results(ctx)
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func (h *Host) sweepKept(ctx context.Context, patient bool, leased map[string]bo
 			total += size
 		}
 		if total > mostResults || time.Since(h.endOf(r)) > resultTime {
-			add(Swept{Kind: "result", Name: r.Name, Instance: r.Instance}, func() error { return h.DropResult(ctx, r) })
+			add(Swept{Kind: "result", Name: r.Name, Instance: r.Instance}, func(h *Host) error { return h.DropResult(ctx, r) })
 		}
 	}
 	trees, err := h.trees(ctx, "")
@@ -65,7 +65,7 @@ func (h *Host) endOf(r Result) time.Time {
 	return r.Started
 }
 
-func (h *Host) sweepTrees(ctx context.Context, trees []Tree, add func(Swept, func() error)) error {
+func (h *Host) sweepTrees(ctx context.Context, trees []Tree, add func(Swept, func(*Host) error)) error {
 	boot, err := bootID()
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func (h *Host) sweepTrees(ctx context.Context, trees []Tree, add func(Swept, fun
 		}
 		key := t.key()
 		if superseded := seen[key]; gone || superseded || t.Boot != boot || len(seen) >= mostTrees || total+size > treesSize {
-			add(t.swept(), func() error { return h.dropTree(ctx, t) })
+			add(t.swept(), func(h *Host) error { return h.dropTree(ctx, t) })
 			continue
 		}
 		seen[key] = true

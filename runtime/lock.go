@@ -54,13 +54,16 @@ func tryLock(path string) (*lock, error) {
 func waitLock(ctx context.Context, path string, patience time.Duration) (*lock, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	const least, most = 2 * time.Millisecond, 30 * time.Millisecond // many may wait
+	for wait := least; ; wait = min(2*wait, most) {
 		l, err := tryLock(path)
 		if !errors.Is(err, errHeld) {
 			return l, err
 		}
-		if pause(ctx) != nil { // waiting for a lock has no deadline of its own
+		select {
+		case <-ctx.Done(): // waiting for a lock has no deadline of its own
 			return nil, err
+		case <-time.After(wait):
 		}
 	}
 }
@@ -110,5 +113,9 @@ func (l *lock) postpone() error {
 
 func postponed(path string) bool {
 	st, err := os.Lstat(path)
-	return err == nil && st.ModTime().After(time.Now())
+	if err != nil {
+		return false
+	}
+	left := time.Until(st.ModTime())
+	return left > 0 && left <= postponement // more is from before the clock was set back
 }

@@ -116,6 +116,22 @@ func (h *Host) removeShimSockets(r Record) error {
 	return errors.Join(errs...)
 }
 
+// removeWorkDirs removes what containerd forgets that finds no state of a task,
+// after a reboot: it looks only for tasks of the namespaces of which it has some
+// (containerd 1.6 to 2.4, cleanupWorkDirs of the runtime plugin).
+func (h *Host) removeWorkDirs(ctx context.Context, r Record) error {
+	boot, err := bootID()
+	if err != nil || r.Owner.Boot == boot {
+		return err
+	}
+	content, err := h.Images.Root(ctx)
+	if err != nil {
+		return err
+	}
+	tasks := filepath.Join(filepath.Dir(content), "io.containerd.runtime.v2.task", h.Namespace)
+	return errors.Join(os.RemoveAll(filepath.Join(tasks, r.agentID())), os.RemoveAll(filepath.Join(tasks, r.proxyID())))
+}
+
 // shimsOf finds shims by the container id on their command line, which for a
 // grouped shim is that of its first container.
 func shimsOf(r Record) ([]int, error) {

@@ -22,8 +22,7 @@ func BenchmarkBringUp(b *testing.B) {
 		b.Skip(howto)
 	}
 	docker := startDocker(b)
-	r := &rig{World: shared.world, containerd: shared.machines[0], namespace: "bench"}
-	r.importImage(b, shared.archive)
+	r := benchRig(b)
 	for _, runtime := range []string{"runc", "runsc"} {
 		b.Run(runtime, func(b *testing.B) {
 			var ups, downs, dockerUps, dockerDowns []time.Duration
@@ -39,6 +38,7 @@ func BenchmarkBringUp(b *testing.B) {
 				b.ReportMetric(float64(median(list).Microseconds())/1000, name)
 			}
 			b.ReportMetric(float64(median(ups))/float64(median(dockerUps)), "up/docker")
+			b.ReportMetric(float64(median(downs))/float64(median(dockerDowns)), "down/docker")
 			b.ReportMetric(0, "ns/op")
 		})
 	}

@@ -26,7 +26,13 @@ func victim(runtime string) []string {
 	return bottle("--name", "victim", "--runtime", runtime, "--allow", "allowed.test", "--", "echo", "it ran")
 }
 
-const randomKills = 8
+// randomKills is for each containerd.
+func randomKills() int {
+	if *soak {
+		return 150
+	}
+	return 8
+}
 
 // TestKilled ends carboy at every step of a bring-up and a tear-down, and at
 // moments between. Then gc makes the host what it was.
@@ -42,7 +48,7 @@ func TestKilled(t *testing.T) {
 			}
 			kills += r.afterKill(t, runtime+", "+line, x)
 		}
-		for i := range randomKills {
+		for i := range randomKills() {
 			runtime := runtimes[i%2]
 			moment := rand.N(took * 3 / 4) // the first is slower than the next
 			x := r.follow(t, victim(runtime)...)
@@ -57,6 +63,29 @@ func TestKilled(t *testing.T) {
 	})
 	if *root && kills < 30 {
 		t.Errorf("%d kills were in time", kills)
+	}
+}
+
+// TestKilledDetached ends the supervisor of a bottle in the background, before
+// and after its caller has heard of it.
+func TestKilledDetached(t *testing.T) {
+	r := newRig(t, 1)
+	for i, line := range []string{"begin claim", "begin network", "begin agent start", "begin agent command", "end agent command"} {
+		x := r.follow(t, bottle("-d", "--name", "victim", "--runtime", runtimes[i%2], "--", "sleep", "1000")...)
+		first := x.await("begin claim")
+		supervisor := strings.TrimSpace(hostTool(t, "pgrep", "-P", fmt.Sprint(x.cmd.Process.Pid)))
+		if !first || line != "begin claim" && !x.await(line) {
+			t.Fatalf("not seen: %s: %s", line, x.output.String())
+		}
+		hostTool(t, "kill", "-KILL", supervisor)
+		_ = x.cmd.Wait() // 0 where it has heard
+		if code := x.cmd.ProcessState.ExitCode(); code != 0 && code != 125 {
+			t.Errorf("%s: the caller ended with %d: %s", line, code, x.output.String())
+		}
+		r.sweep(t, line)
+		if diff, err := r.WaitClean(t.Context(), r.before); err != nil || diff != "" {
+			t.Fatalf("%s: %v\n%s", line, err, diff)
+		}
 	}
 }
 
@@ -173,7 +202,7 @@ func TestGC(t *testing.T) {
 		two := r.lasting(t)
 		r.checkDryRun(t, instance)
 		r.checkSince(t, "--dry-run", two)
-		if got := r.sweptBy(t, "gc", "--json"); len(got) != 1 || got[0].Kind != "bottle" || got[0].Name != "victim" || got[0].Took <= 0 {
+		if got := r.sweptBy(t, "gc", "--json"); len(got) != 1 || got[0].Kind != "bottle" || got[0].Name != "victim" || got[0].Took <= 0 || len(got[0].Steps) < 5 {
 			t.Errorf("swept %+v", got)
 		}
 		r.checkSince(t, "gc", one)
@@ -228,6 +257,7 @@ func (r *rig) checkSince(t *testing.T, what string, before world.Host) {
 type swept struct {
 	Name, Instance, Kind string
 	Took                 time.Duration
+	Steps                []struct{ Name string }
 }
 
 func (r *rig) sweptBy(t *testing.T, args ...string) (list []swept) {

@@ -15,7 +15,10 @@ import (
 	"carboy/test/world"
 )
 
-var root = flag.Bool("root", false, "run the tests that need root")
+var (
+	root = flag.Bool("root", false, "run the tests that need root")
+	soak = flag.Bool("soak", false, "with -root: kill and start far more often, for an hour or so")
+)
 
 const howto = "needs root and containerd: sudo make test, or sudo go test ./test -root"
 

@@ -37,8 +37,10 @@ func put(t testing.TB, path, text string) {
 // TestWorkspaceCopy is the life of a project: an agent changes a copy, the
 // changes are shown, and the next agent begins with the project as it is.
 func TestWorkspaceCopy(t *testing.T) {
+	each := 0
 	onEach(t, func(t *testing.T, r *rig) {
-		for _, runtime := range runtimes {
+		each++
+		for _, runtime := range runtimes[each%2 : each%2+1] { // what both do is looked at on one containerd by others
 			dir := project(t, map[string]string{"README": "hello\n", "src/main.go": "package main\n", "src/old.go": "package old\n"})
 			work := bottle("--runtime", runtime, "--name", "worker", "--workspace", dir)
 			o := r.run(t, append(work, "--", "sh", "-c", "pwd; id -u; cat README; echo more >>README; rm src/old.go; mkdir new; echo x >new/file")...)

@@ -14,7 +14,8 @@ import (
 // Lock waits for the lock of an open file, or returns the cause of the
 // context's end.
 func Lock(ctx context.Context, f *os.File) error {
-	for {
+	const least, most = time.Millisecond, 16 * time.Millisecond // many may wait
+	for wait := least; ; wait = min(2*wait, most) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return err
@@ -22,7 +23,7 @@ func Lock(ctx context.Context, f *os.File) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(time.Millisecond):
+		case <-time.After(wait):
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carboy/netns/nft"
+	"carboy/netns/sysctl"
 )
 
 // natTable is the one table on the host, for all bottles. The first bottle
@@ -199,12 +200,12 @@ func (s Shared) Leave(ctx context.Context, instance string) error {
 	})
 }
 
-// restoreHost does nothing where no first bottle left a range. On error all
-// that it needs to be tried again stays.
+// restoreHost does nothing where there was no bottle. On error all that it needs
+// to be tried again stays.
 func (s Shared) restoreHost() error {
 	used, err := s.readRange()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return restoreByTable()
 	}
 	if err != nil {
 		return err
@@ -217,6 +218,37 @@ func (s Shared) restoreHost() error {
 		return fmt.Errorf("restore the host: %w", err)
 	}
 	return errors.Join(os.RemoveAll(s.acceptFile()), os.Remove(s.rangeFile()))
+}
+
+// restoreByTable is for a host whose state directory went away with what was
+// written down, by an unmount for one: the table itself shows whether the host
+// forwarded packets before.
+func restoreByTable() error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	rules, err := c.GetRules(natTable, &nftables.Chain{Name: "forward", Table: natTable})
+	if err != nil || len(rules) == 0 {
+		return nil //nolint:nilerr // there is no such table
+	}
+	before := forwarding{sysctl.Forward: "1"}
+	if slices.ContainsFunc(rules, isGuard) {
+		before = forwarding{sysctl.Forward: "0"}
+	}
+	if err := errors.Join(deleteTable(), before.restore()); err != nil {
+		return fmt.Errorf("restore the host: %w", err)
+	}
+	return nil
+}
+
+// isGuard finds the rule that only hosts have which do not route: the one that
+// asks what a packet's source is not.
+func isGuard(r *nftables.Rule) bool {
+	return slices.ContainsFunc(r.Exprs, func(e expr.Any) bool {
+		compare, ok := e.(*expr.Cmp)
+		return ok && compare.Op == expr.CmpOpNeq
+	})
 }
 
 func deleteTable() error {

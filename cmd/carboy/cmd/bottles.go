@@ -21,7 +21,7 @@ import (
 
 // withHost runs f with a connection to containerd.
 func withHost(c *cobra.Command, s *settings, f func(context.Context, *runtime.Host) error) error {
-	host, err := s.host()
+	host, err := s.host(c.Context())
 	if err != nil {
 		return err
 	}
@@ -164,15 +164,13 @@ func newRm(s *settings) *cobra.Command {
 		Args:  atLeastOne("a bottle"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
-				var errs []error
-				for _, name := range args {
+				return together(args, func(name string) error {
 					if err := h.Remove(ctx, name, force); err != nil {
-						errs = append(errs, err)
-						continue
+						return err
 					}
 					_, _ = fmt.Fprintln(c.OutOrStdout(), name)
-				}
-				return errors.Join(errs...)
+					return nil
+				})
 			})
 		},
 	}

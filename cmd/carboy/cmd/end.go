@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime"
@@ -140,16 +141,31 @@ func eachBottle(c *cobra.Command, s *settings, names []string, all bool, do func
 				return err
 			}
 		}
-		var errs []error
-		for _, name := range names {
+		return together(names, func(name string) error {
 			if err := do(ctx, h, name); err != nil {
-				errs = append(errs, err)
-				continue
+				return err
 			}
 			_, _ = io.WriteString(c.OutOrStdout(), name+"\n")
-		}
-		return errors.Join(errs...)
+			return nil
+		})
 	})
+}
+
+// together does something to several bottles at once, as most of it is waiting,
+// and returns all errors.
+func together(names []string, do func(name string) error) error {
+	const most = 16
+	errs := make([]error, len(names))
+	var g errgroup.Group
+	g.SetLimit(most)
+	for i, name := range names {
+		g.Go(func() error {
+			errs[i] = do(name)
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in the list
+	return errors.Join(errs...)
 }
 
 func running(ctx context.Context, h *runtime.Host) (names []string, err error) {

@@ -74,7 +74,7 @@ func execArgs(c *cobra.Command, args []string) (name string, command []string, e
 }
 
 func execIn(ctx context.Context, s *settings, name string, spec initproto.Spec, term terminal) error {
-	host, err := s.host()
+	host, err := s.host(ctx)
 	if err != nil {
 		return err
 	}

@@ -190,7 +190,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	if err != nil {
 		return err
 	}
-	host, err := s.host()
+	host, err := s.host(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -136,7 +137,7 @@ func (s *settings) names() []string {
 }
 
 // host connects to containerd. The caller closes it.
-func (s *settings) host() (*runtime.Host, error) {
+func (s *settings) host(ctx context.Context) (*runtime.Host, error) {
 	config := runtime.Config{
 		// containerd's and others' tools take it as a URL, too.
 		Address: strings.TrimPrefix(s.get("address"), "unix://"), Namespace: s.get("namespace"), Snapshotter: s.get("snapshotter"),
@@ -166,7 +167,7 @@ func (s *settings) host() (*runtime.Host, error) {
 	if config.Registries.Logins, err = s.logins(); err != nil {
 		return nil, err
 	}
-	return runtime.Open(config)
+	return runtime.Open(ctx, config)
 }
 
 func (s *settings) checkPaths() error {
