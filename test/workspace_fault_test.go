@@ -123,6 +123,22 @@ func TestWorkspaceKilled(t *testing.T) {
 	if kills == 0 {
 		t.Error("no kill was in time")
 	}
+	x := r.follow(t, work...)
+	if !x.await("begin workspace") {
+		t.Fatalf("%s", x.output.String())
+	}
+	if err := x.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	for x.lines.Scan() { // to its end
+	}
+	_ = x.cmd.Wait()
+	if code := x.cmd.ProcessState.ExitCode(); code != 125 {
+		t.Errorf("interrupted: exit %d: %s", code, x.output.String())
+	}
+	if diff, err := r.WaitClean(t.Context(), r.before); diff != "" || err != nil {
+		t.Fatalf("after an interrupt: %v\n%s", err, diff)
+	}
 	if o := r.run(t, work...); o.code != 0 || o.stdout != "4005\n" {
 		t.Errorf("afterwards: %v", o)
 	}
