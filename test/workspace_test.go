@@ -97,6 +97,14 @@ func TestWorkspaceApply(t *testing.T) {
 			t.Errorf("%s: something was written nevertheless", runtime)
 		}
 		put(t, filepath.Join(dir, "a"), "a\n")
+		unasked := r.command(t, "apply", "worker")
+		unasked.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal, wherever the test runs
+		if o := finish(t, unasked); o.code != 2 || !strings.Contains(o.stderr, "--yes") {
+			t.Errorf("%s: nobody was asked: %v", runtime, o)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "evil")); err == nil {
+			t.Errorf("%s: something was written without an answer", runtime)
+		}
 		if o = as("apply", "-y", "worker"); o.code != 0 || !strings.Contains(o.stderr, "as nobody") {
 			t.Errorf("%s: apply: %v", runtime, o)
 		}
@@ -377,6 +385,17 @@ func TestWorkspaceCp(t *testing.T) {
 			}
 			if target, err := os.Readlink(filepath.Join(out, "leak")); target != secret {
 				t.Errorf("%s: a link was followed: %q, %v", runtime, target, err)
+			}
+		}
+		if runtime == "runc" { // a terabyte of nothing
+			if o := l.exec(t, "truncate", "-s", "1099511627776", "hole"); o.code != 0 {
+				t.Error(o)
+			}
+			if o := as("cp", from("hole"), out); o.code != 0 {
+				t.Error(o)
+			}
+			if info, err := os.Stat(filepath.Join(out, "hole")); err != nil || info.Size() != 1<<40 || info.Sys().(*syscall.Stat_t).Blocks > 100 {
+				t.Errorf("%s: a hole was filled: %v, %v", runtime, info, err)
 			}
 		}
 		look("live")

@@ -125,7 +125,7 @@ func copyIn(ctx context.Context, h *runtime.Host, who invoker.User, from, to str
 		return err
 	}
 	defer f.Close()
-	return changes.Import(f, tree, name)
+	return changes.Import(ctx, f, tree, name)
 }
 
 func copyDirectoryIn(ctx context.Context, from workspace.Source, tree *os.File, name string) error {
