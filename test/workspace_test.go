@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -413,11 +415,17 @@ func TestWorkspaceCp(t *testing.T) {
 			}
 		}
 		l.stop(t)
+		if out := r.mustRun(t, "workspace", "ls"); !regexp.MustCompile(`(?m)^result +`+l.name+` +[a-z2-7]{10} +\S+ .* /.*$`).MatchString(out) || !strings.Contains(out, "\ncopy ") {
+			t.Errorf("%s: %s", runtime, out)
+		}
 		look("ended")
 		if o := as("cp", filepath.Join(in, "in/x/y"), from("d")); o.code == 0 {
 			t.Errorf("%s: an ended bottle was changed: %v", runtime, o)
 		}
-		r.mustRun(t, "rm", l.name)
+		fields := strings.Fields(r.mustRun(t, "workspace", "ls"))
+		instance := fields[slices.Index(fields, "result")+2]
+		r.mustRun(t, "diff", instance)
+		r.mustRun(t, "rm", instance)
 	}
 	r.mustRun(t, "workspace", "prune")
 }
