@@ -7,9 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 )
 
 // Swept is what gc did, or would do, about one thing.
@@ -36,31 +33,59 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 	if err != nil {
 		return nil, err
 	}
-	swept := []Swept{}
-	errs := unknown
-	add := func(what Swept, f func(*Host) error) {
-		start := time.Now()
-		if !s.Dry {
-			traced := *h
-			traced.Trace = &Trace{Start: start}
-			err := f(&traced)
-			what.Steps = traced.Trace.Steps()
-			if errors.Is(err, errHeld) {
-				return // it lives after all, or another gc is at it
-			}
-			if err != nil {
-				what.Error = err.Error()
-				errs = append(errs, err)
-			}
-		}
-		what.Took = time.Since(start)
-		swept = append(swept, what)
+	g := &gc{h: h, Sweep: s, leased: instances(records), swept: []Swept{}, errs: unknown}
+	g.bottles(ctx, records)
+	g.pulls(ctx)
+	if len(unknown) == 0 { // else what looks like nobody's may be of another version's bottle
+		g.strays(ctx)
 	}
+	g.kept(ctx)
+	for _, instance := range h.oldLogs(g.leased) {
+		g.add(Swept{Kind: "log", Instance: instance}, func(h *Host) error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
+	}
+	if !s.Dry {
+		g.failed(h.sweepProbe())
+	}
+	return g.swept, errors.Join(g.errs...)
+}
+
+// gc is one of them.
+type gc struct {
+	Sweep
+	h      *Host
+	leased map[string]bool // instances
+	swept  []Swept
+	errs   []error
+}
+
+func (g *gc) failed(err error) { g.errs = append(g.errs, err) }
+
+// add removes something, unless it lives after all, or another gc is at it.
+func (g *gc) add(what Swept, remove func(*Host) error) {
+	start := time.Now()
+	if !g.Dry {
+		traced := *g.h
+		traced.Trace = &Trace{Start: start}
+		err := remove(&traced)
+		what.Steps = traced.Trace.Steps()
+		if errors.Is(err, errHeld) {
+			return
+		}
+		if err != nil {
+			what.Error = err.Error()
+			g.failed(err)
+		}
+	}
+	what.Took = time.Since(start)
+	g.swept = append(g.swept, what)
+}
+
+func (g *gc) bottles(ctx context.Context, records []Record) {
 	for _, r := range records {
-		if state := h.state(r); state != StateDead && state != StateLeaking || s.Patient && postponed(r.lockPath()) {
+		if state := g.h.state(r); state != StateDead && state != StateLeaking || g.Patient && postponed(r.lockPath()) {
 			continue
 		}
-		add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func(h *Host) error {
+		g.add(Swept{Kind: "bottle", Name: r.Name, Instance: r.Instance}, func(h *Host) error {
 			own, err := h.takeDead(ctx, r)
 			if err != nil {
 				return err
@@ -68,30 +93,25 @@ func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
 			return h.reapDead(ctx, r, own)
 		})
 	}
-	pulls, err := h.deadPulls(ctx)
-	errs = append(errs, err)
-	for _, l := range pulls {
-		add(Swept{Kind: "pull", Name: l.ID}, func(h *Host) error { return h.Images.Release(ctx, l, true) })
+}
+
+func (g *gc) pulls(ctx context.Context) {
+	dead, err := g.h.deadPulls(ctx)
+	g.failed(err)
+	for _, l := range dead {
+		g.add(Swept{Kind: "pull", Name: l.ID}, func(h *Host) error { return h.Images.Release(ctx, l, true) })
 	}
-	leased := instances(records)
-	if len(unknown) == 0 { // else what looks like nobody's may be of another version's bottle
-		orphans, err := h.orphans(ctx, leased)
-		errs = append(errs, err)
-		for _, id := range orphans {
-			add(Swept{Kind: "container", Instance: id}, func(h *Host) error { return h.removeCell(ctx, id) })
-		}
-		for _, instance := range h.freeLocks(leased) {
-			add(Swept{Kind: "lock", Instance: instance}, func(h *Host) error { return h.dropLock(instance) })
-		}
+}
+
+func (g *gc) strays(ctx context.Context) {
+	orphans, err := g.h.orphans(ctx, g.leased)
+	g.failed(err)
+	for _, id := range orphans {
+		g.add(Swept{Kind: "container", Instance: id}, func(h *Host) error { return h.removeCell(ctx, id) })
 	}
-	errs = append(errs, h.sweepKept(ctx, s.Patient, leased, add))
-	for _, instance := range h.oldLogs(leased) {
-		add(Swept{Kind: "log", Instance: instance}, func(h *Host) error { return os.RemoveAll(filepath.Join(h.LogDir, instance)) })
+	for _, instance := range g.h.freeLocks(g.leased) {
+		g.add(Swept{Kind: "lock", Instance: instance}, func(h *Host) error { return h.dropLock(instance) })
 	}
-	if !s.Dry {
-		errs = append(errs, h.sweepProbe())
-	}
-	return swept, errors.Join(errs...)
 }
 
 // orphans are containers of ours whose lease is gone.
@@ -183,71 +203,4 @@ func (h *Host) dropLock(instance string) error {
 		return err
 	}
 	return own.remove()
-}
-
-// Remove ends a bottle and removes it. One that is supervised is only ended
-// with force: its supervisor is asked to, and killed if it does not. Of one that
-// is gone it removes the result.
-func (h *Host) Remove(ctx context.Context, name string, force bool) error {
-	r, err := h.Find(ctx, name)
-	if errdefs.IsNotFound(err) {
-		if found, dropErr := h.dropResults(ctx, name); found || dropErr != nil {
-			return dropErr
-		}
-	}
-	if err != nil {
-		return err
-	}
-	own, err := h.awaitDead(ctx, r)
-	if errors.Is(err, errHeld) {
-		if !force {
-			return fmt.Errorf("bottle %s is %s: end it with `carboy rm -f %s`: %w", name, h.state(r), name, errdefs.ErrFailedPrecondition)
-		}
-		if err := r.Owner.end(ctx); err != nil {
-			return fmt.Errorf("end the supervisor of %s: %w", name, err)
-		}
-		own, err = h.awaitDead(ctx, r)
-	}
-	if err != nil || own == nil {
-		return err
-	}
-	return h.reap(ctx, r, own, nil)
-}
-
-// end asks a supervisor to end its bottle and waits for its own end, with which
-// it lets go of the lock.
-func (o Owner) end(ctx context.Context) error {
-	fd, err := unix.PidfdOpen(o.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if alive, err := o.alive(); err != nil || !alive { // after the pidfd: it cannot be another's now
-		return err
-	}
-	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
-		}
-		if gone(ctx, fd, StopTime+downTime/4) {
-			return nil
-		}
-	}
-	return fmt.Errorf("process %d does not end: %w", o.PID, context.Cause(ctx))
-}
-
-// gone waits for the process behind a pidfd.
-func gone(ctx context.Context, fd int, patience time.Duration) bool {
-	deadline := time.Now().Add(patience)
-	for time.Now().Before(deadline) && ctx.Err() == nil {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		const slice = 100 // ms, so that ctx is looked at
-		if n, err := unix.Poll(poll, slice); err == nil && n > 0 {
-			return true
-		}
-	}
-	return false
 }

@@ -18,35 +18,35 @@ const (
 	treesSize   = 10 << 30 // bytes, of all
 )
 
-// sweepKept removes what is no longer kept. Results of bottles that are there
-// stay. A patient sweep does not measure results, for which every file is looked
-// at.
-func (h *Host) sweepKept(ctx context.Context, patient bool, leased map[string]bool, add func(Swept, func(*Host) error)) error {
-	results, err := h.Results(ctx)
-	if err != nil {
-		return err
-	}
+// kept removes what is no longer kept. Results of bottles that are there stay. A
+// patient sweep does not measure results, for which every file is looked at.
+func (g *gc) kept(ctx context.Context) {
+	results, err := g.h.Results(ctx)
+	g.failed(err)
+	g.failed(g.results(ctx, results))
+	trees, err := g.h.trees(ctx, "")
+	g.failed(err)
+	g.failed(g.trees(ctx, trees))
+}
+
+func (g *gc) results(ctx context.Context, newestFirst []Result) error {
 	var total int64
-	for _, r := range results { // newest first
-		if leased[r.Instance] || h.Lives(r.Instance) || r.StateDir != h.StateDir {
+	for _, r := range newestFirst {
+		if g.leased[r.Instance] || g.h.Lives(r.Instance) || r.StateDir != g.h.StateDir {
 			continue
 		}
-		if !patient {
-			size, err := h.resultSize(ctx, r)
+		if !g.Patient {
+			size, err := g.h.resultSize(ctx, r)
 			if err != nil {
 				return err
 			}
 			total += size
 		}
-		if total > mostResults || time.Since(h.endOf(r)) > resultTime {
-			add(Swept{Kind: "result", Name: r.Name, Instance: r.Instance}, func(h *Host) error { return h.DropResult(ctx, r) })
+		if total > mostResults || time.Since(g.h.endOf(r)) > resultTime {
+			g.add(Swept{Kind: "result", Name: r.Name, Instance: r.Instance}, func(h *Host) error { return h.DropResult(ctx, r) })
 		}
 	}
-	trees, err := h.trees(ctx, "")
-	if err != nil {
-		return err
-	}
-	return h.sweepTrees(ctx, trees, add)
+	return nil
 }
 
 func (h *Host) resultSize(ctx context.Context, r Result) (int64, error) {
@@ -65,22 +65,22 @@ func (h *Host) endOf(r Result) time.Time {
 	return r.Started
 }
 
-func (h *Host) sweepTrees(ctx context.Context, trees []Tree, add func(Swept, func(*Host) error)) error {
+func (g *gc) trees(ctx context.Context, newestFirst []Tree) error {
 	boot, err := bootID()
 	if err != nil {
 		return err
 	}
 	var total int64
 	seen := map[string]bool{}
-	for _, t := range trees { // newest first
-		size, err := h.treeSize(ctx, t)
+	for _, t := range newestFirst {
+		size, err := g.h.treeSize(ctx, t)
 		gone := errdefs.IsNotFound(err)
 		if err != nil && !gone {
 			return fmt.Errorf("measure the copy of %s: %w", t.Directory, err)
 		}
 		key := t.key()
 		if superseded := seen[key]; gone || superseded || t.Boot != boot || len(seen) >= mostTrees || total+size > treesSize {
-			add(t.swept(), func(h *Host) error { return h.dropTree(ctx, t) })
+			g.add(t.swept(), func(h *Host) error { return h.dropTree(ctx, t) })
 			continue
 		}
 		seen[key] = true

@@ -54,8 +54,8 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 		step("late containers", func() error { return h.removeCells(ctx, r) })
 	}
 	if gone {
-		step("workspace", func() error { return h.settle(ctx, r) })
 		step("work directories", func() error { return h.removeWorkDirs(ctx, r) })
+		step("workspace", func() error { return h.settle(ctx, r) })
 	}
 	if len(errs) == 0 { // the runtime's state is there: what is left needs it
 		step("run directory", func() error { return removeTree(r.dir()) })
