@@ -76,7 +76,7 @@ func (g *gc) trees(ctx context.Context, newestFirst []Tree) error {
 		size, err := g.h.treeSize(ctx, t)
 		gone := errdefs.IsNotFound(err)
 		if err != nil && !gone {
-			return fmt.Errorf("measure the copy of %s: %w", t.Directory, err)
+			return fmt.Errorf("measure the copy of %q: %w", t.Directory, err)
 		}
 		key := t.key()
 		if superseded := seen[key]; gone || superseded || t.Boot != boot || len(seen) >= mostTrees || total+size > treesSize {
