@@ -5,14 +5,20 @@
 //
 //  1. claim: a lock file, then the lease that takes the name. The lease's one
 //     label holds every fact that removal needs.
-//  2. side by side: both network namespaces are wired, filtered and read back;
+//  2. the project, where there is one, is copied into a tree: a committed
+//     snapshot under a lease of its own, with the index by which the next copy
+//     finds what has changed. The bottle's snapshot over it is mounted below the
+//     run directory, and then given to a second lease as well: the result's.
+//  3. side by side: both network namespaces are wired, filtered and read back;
 //     images are unpacked, snapshots prepared, containers and tasks created.
-//  3. both tasks are started. Their first process is carboy-init, which waits.
-//  4. the proxy engine is started and asked for its health from inside the
+//  4. both tasks are started. Their first process is carboy-init, which waits.
+//  5. the proxy engine is started and asked for its health from inside the
 //     egress namespace, while carboy-init in the agent's container gets its
 //     files and drops its capabilities.
-//  5. what was wired is verified. Only now the agent's command starts.
+//  6. what was wired is verified. Only now the agent's command starts.
 //
 // Tear-down (Host.reap) finds everything by the lease and deletes the lease
-// last. A failed bring-up, the normal end, `rm` and `gc` all call it.
+// last. A failed bring-up, the normal end, `rm` and `gc` all call it. What the
+// agent wrote to its workspace stays under the result's lease, until `rm` or,
+// after a week, `gc`.
 package runtime

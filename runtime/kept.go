@@ -76,7 +76,7 @@ func (g *gc) trees(ctx context.Context, newestFirst []Tree) error {
 		size, err := g.h.treeSize(ctx, t)
 		gone := errdefs.IsNotFound(err)
 		if err != nil && !gone {
-			return fmt.Errorf("measure the copy of %s: %w", t.Directory, err)
+			return fmt.Errorf("measure the copy of %q: %w", t.Directory, err)
 		}
 		key := t.key()
 		if superseded := seen[key]; gone || superseded || t.Boot != boot || len(seen) >= mostTrees || total+size > treesSize {
@@ -180,7 +180,8 @@ func (h *Host) Prune(ctx context.Context, results bool) (swept []Swept, err erro
 	return swept, errors.Join(errs...)
 }
 
-// dropResults removes the results of ended bottles with a name.
+// dropResults removes the results of ended bottles with a name, or that of an
+// instance.
 func (h *Host) dropResults(ctx context.Context, name string) (found bool, err error) {
 	all, err := h.Results(ctx)
 	if err != nil {
@@ -188,7 +189,7 @@ func (h *Host) dropResults(ctx context.Context, name string) (found bool, err er
 	}
 	var errs []error
 	for _, r := range all {
-		if r.Name == name && !h.Lives(r.Instance) {
+		if (r.Name == name || r.Instance == name) && !h.Lives(r.Instance) {
 			found = true
 			errs = append(errs, h.DropResult(ctx, r))
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -82,21 +83,30 @@ func openLayers(dirs []string) (*os.File, error) {
 	if len(dirs) == 1 {
 		return os.OpenFile(dirs[0], os.O_RDONLY|unix.O_DIRECTORY, 0)
 	}
-	type outcome struct {
-		f   *os.File
-		err error
+	var f *os.File
+	var err error
+	onThread(func() { f, err = mountPrivately(dirs) })
+	if err != nil {
+		return nil, fmt.Errorf("open layers: %w", err)
 	}
-	done := make(chan outcome, 1)
+	return f, nil
+}
+
+// onThread runs f on a thread that ends with it. That is never the main thread:
+// it cannot end, and what it sees is what /proc/self shows.
+func onThread(f func()) {
+	done := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		f, err := mountPrivately(dirs)
-		done <- outcome{f, err}
+		defer close(done)
+		runtime.LockOSThread() // not unlocked after f: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			onThread(f) // on another, as this one is taken
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
 	}()
-	o := <-done
-	if o.err != nil {
-		return nil, fmt.Errorf("open layers: %w", o.err)
-	}
-	return o.f, nil
+	<-done
 }
 
 func mountPrivately(dirs []string) (*os.File, error) {
@@ -107,11 +117,36 @@ func mountPrivately(dirs []string) (*os.File, error) {
 		return nil, err
 	}
 	at := dirs[0]
+	names, err := shorten(dirs)
+	if err != nil {
+		return nil, err
+	}
 	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("overlay", at, "overlay", flags, "redirect_dir=off,metacopy=off,lowerdir="+strings.Join(dirs, ":")); err != nil {
+	options := "redirect_dir=off,metacopy=off,lowerdir=" + strings.Join(names, ":")
+	if len(options) >= os.Getpagesize() {
+		return nil, fmt.Errorf("%d layers are more than the kernel takes: %w", len(dirs), errdefs.ErrFailedPrecondition)
+	}
+	if err := unix.Mount("overlay", at, "overlay", flags, options); err != nil {
 		return nil, err
 	}
 	return os.OpenFile(at, os.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// shorten makes paths relative to what all have in common, and goes there: the
+// kernel takes one page of options. The thread has a working directory of its
+// own, as it has mounts of its own.
+func shorten(dirs []string) ([]string, error) {
+	common := filepath.Dir(dirs[0])
+	for _, dir := range dirs {
+		for !strings.HasPrefix(dir, strings.TrimSuffix(common, "/")+"/") {
+			common = filepath.Dir(common)
+		}
+	}
+	names := make([]string, len(dirs))
+	for i, dir := range dirs {
+		names[i] = strings.TrimPrefix(dir[len(common):], "/")
+	}
+	return names, unix.Chdir(common)
 }
 
 // snapshotLayers are those of a snapshot that is there to be written.

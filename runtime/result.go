@@ -92,7 +92,7 @@ func (h *Host) Result(ctx context.Context, name string) (Result, error) {
 			return r, nil
 		}
 	}
-	return Result{}, fmt.Errorf("bottle %s has no workspace, or changed nothing in it, or that is no longer kept: %w", name, errdefs.ErrNotFound)
+	return Result{}, fmt.Errorf("bottle %s has no workspace, or works on the live directory, or changed nothing, or that is no longer kept: %w", name, errdefs.ErrNotFound)
 }
 
 // HasResult says whether there is one.

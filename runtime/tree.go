@@ -93,7 +93,7 @@ func (b *Bottle) copyTree(ctx context.Context, owner workspace.Owner) error {
 	// Two starts on one project take turns, and so does gc.
 	turn, err := waitLock(ctx, b.host.treeLock(key), copyTime)
 	if err != nil {
-		return fmt.Errorf("wait for another copy of %s: %w", b.Workspace.Directory, err)
+		return fmt.Errorf("wait for another copy of %q: %w", b.Workspace.Directory, err)
 	}
 	defer func() { err = errors.Join(err, turn.remove()) }()
 	if _, err := turn.f.WriteString(b.host.Namespace); err != nil {

@@ -30,7 +30,7 @@ func (b *Bottle) place(ctx context.Context) error {
 	}
 	defer b.host.Trace.step("workspace")()
 	if err := b.placeAs(ctx); err != nil {
-		return fmt.Errorf("workspace %s: %w", b.Workspace.Directory, err)
+		return fmt.Errorf("workspace %q: %w", b.Workspace.Directory, err)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func manyFiles(t testing.TB, dir string, files, size int) {
 func TestWorkspaceMany(t *testing.T) {
 	r := newRig(t, 1)
 	dir := t.TempDir()
-	const files = 10000
+	const files = 8000
 	manyFiles(t, dir, files, 100)
 	count := append(bottle("--workspace", dir), "--", "sh", "-c", "find . -type f | wc -l; cat d05?/f05000")
 	if o := r.run(t, count...); o.code != 0 || o.stdout != fmt.Sprint(files, "\n5000\n"+strings.Repeat("0123456789abcdef", 7)[:100]) {
@@ -122,6 +122,22 @@ func TestWorkspaceKilled(t *testing.T) {
 	}
 	if kills == 0 {
 		t.Error("no kill was in time")
+	}
+	x := r.follow(t, work...)
+	if !x.await("begin workspace") {
+		t.Fatalf("%s", x.output.String())
+	}
+	if err := x.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	for x.lines.Scan() { // to its end
+	}
+	_ = x.cmd.Wait()
+	if code := x.cmd.ProcessState.ExitCode(); code != 125 {
+		t.Errorf("interrupted: exit %d: %s", code, x.output.String())
+	}
+	if diff, err := r.WaitClean(t.Context(), r.before); diff != "" || err != nil {
+		t.Fatalf("after an interrupt: %v\n%s", err, diff)
 	}
 	if o := r.run(t, work...); o.code != 0 || o.stdout != "4005\n" {
 		t.Errorf("afterwards: %v", o)
@@ -251,4 +267,43 @@ func TestWorkspaceKilledAtTheEnd(t *testing.T) {
 		r.mustRun(t, "rm", "victim")
 	}
 	r.mustRun(t, "workspace", "prune")
+}
+
+// TestWorkspaceKilledOnLive: what removes the rest of a killed bottle does not
+// reach into the live directory that it worked on.
+func TestWorkspaceKilledOnLive(t *testing.T) {
+	r := newRig(t, 0)
+	for _, mode := range []string{"overlay", "bind"} {
+		dir := project(t, map[string]string{"a": "1", "d/b": "2", ".git/config": "x"})
+		ownedBy(t, dir, 65534)
+		flags := []string{"--name", "victim", "--workspace", dir, "--workspace-mode", mode}
+		x := r.follow(t, append(bottle(flags...), "--", "true")...)
+		if !x.await("end workspace") || !x.kill() {
+			t.Fatalf("%s: not killed: %s", mode, x.output.String())
+		}
+		r.sweep(t, mode)
+		l := r.start(t, flags...)
+		if o := l.exec(t, "sh", "-c", "echo 3 >d/c"); o.code != 0 {
+			t.Error(o)
+		}
+		if err := l.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		l.ended(t)
+		r.sweep(t, mode)
+		for _, name := range []string{"a", "d/b", ".git/config"} {
+			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+				t.Errorf("%s: %v", mode, err)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, "d/c")); (err == nil) != (mode == "bind") {
+			t.Errorf("%s: what the agent wrote: %v", mode, err)
+		}
+		if mode == "overlay" {
+			if got := r.mustRun(t, "diff", "victim"); got != "A d/c\n" {
+				t.Errorf("%q", got)
+			}
+			r.mustRun(t, "rm", "victim")
+		}
+	}
 }

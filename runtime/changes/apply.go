@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"carboy/runtime/beneath"
 	"carboy/runtime/invoker"
+	"carboy/runtime/workspace"
 )
 
 // Target is a directory that changes are written to, as its user.
@@ -194,7 +194,7 @@ func (s Sides) Apply(ctx context.Context, t Target, todo []Change) error {
 		}
 		for _, c := range todo {
 			if c.Kind != Deleted {
-				step(c, func() error { return u.write(upper, c, c.Path) })
+				step(c, func() error { return u.write(ctx, upper, c, c.Path) })
 			}
 		}
 		return errors.Join(append(errs, context.Cause(ctx))...)
@@ -220,7 +220,7 @@ func (u user) remove(c Change) error {
 	return nil
 }
 
-func (u user) write(from reader, c Change, to string) error {
+func (u user) write(ctx context.Context, from reader, c Change, to string) error {
 	mode := c.Mode & 0o777
 	switch c.Type {
 	case "directory":
@@ -241,7 +241,7 @@ func (u user) write(from reader, c Change, to string) error {
 		defer content.Close()
 		return u.do(func() error {
 			return u.replace(to, func(fd int, name string) error {
-				return create(fd, name, content, func(f *os.File) error { return f.Chmod(fs.FileMode(mode)) })
+				return create(ctx, fd, name, content, func(f *os.File) error { return f.Chmod(fs.FileMode(mode)) })
 			})
 		})
 	}
@@ -280,14 +280,14 @@ func (u user) replace(to string, make func(fd int, name string) error) error {
 	return nil
 }
 
-func create(fd int, name string, from io.Reader, finish func(*os.File) error) (err error) {
+func create(ctx context.Context, fd int, name string, from *os.File, finish func(*os.File) error) (err error) {
 	n, err := unix.Openat(fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
 	f := os.NewFile(uintptr(n), name)
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := io.Copy(f, from); err != nil {
+	if err := workspace.CopyData(ctx, f, from); err != nil {
 		return err
 	}
 	return finish(f)

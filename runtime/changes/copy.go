@@ -32,7 +32,7 @@ func (u user) export(ctx context.Context, from reader, path, to string) error {
 	if c.Type == "special" {
 		return fmt.Errorf("%q is no file, directory or link: %w", path, errdefs.ErrInvalidArgument)
 	}
-	if err := u.write(from, c, to); err != nil {
+	if err := u.write(ctx, from, c, to); err != nil {
 		return fmt.Errorf("write %q: %w", to, err)
 	}
 	if c.Type != "directory" {
@@ -52,7 +52,7 @@ func (u user) export(ctx context.Context, from reader, path, to string) error {
 
 // Import puts a file into a tree that an agent may be writing to, in the name of
 // the tree's owner.
-func Import(from, tree *os.File, name string) error {
+func Import(ctx context.Context, from, tree *os.File, name string) error {
 	info, err := from.Stat()
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func Import(from, tree *os.File, name string) error {
 	u := user{reader{beneath.In(tree), directly}}
 	defer u.in.Forget()
 	return u.replace(name, func(fd int, temporary string) error {
-		return create(fd, temporary, from, func(f *os.File) error {
+		return create(ctx, fd, temporary, from, func(f *os.File) error {
 			return errors.Join(f.Chown(int(top.Uid), int(top.Gid)), f.Chmod(info.Mode().Perm()))
 		})
 	})

@@ -210,7 +210,7 @@ func printSwept(w io.Writer, swept []runtime.Swept, dry bool) error {
 		if x.Error != "" {
 			continue // told with the error
 		}
-		if _, err := fmt.Fprintf(w, "%s %s %s\n", verb, x.Kind, cmp.Or(x.Name, x.Instance)); err != nil {
+		if _, err := fmt.Fprintf(w, "%s %s %s\n", verb, x.Kind, quotePath(cmp.Or(x.Name, x.Instance))); err != nil {
 			return err
 		}
 	}

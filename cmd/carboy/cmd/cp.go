@@ -67,7 +67,7 @@ func remote(ctx context.Context, h *runtime.Host, arg string) (r runtime.Result,
 	if path.IsAbs(name) {
 		inside, found := strings.CutPrefix(path.Clean(name)+"/", r.Target+"/")
 		if !found {
-			return r, nil, "", fmt.Errorf("%s is not in the workspace, which is %s: use `carboy exec %s cat PATH`: %w", quotePath(name), r.Target, r.Name, errdefs.ErrInvalidArgument)
+			return r, nil, "", fmt.Errorf("%s is not in the workspace, which is %s: use `carboy exec %s cat PATH`: %w", quotePath(name), quotePath(r.Target), r.Name, errdefs.ErrInvalidArgument)
 		}
 		name = inside
 	}
@@ -125,7 +125,7 @@ func copyIn(ctx context.Context, h *runtime.Host, who invoker.User, from, to str
 		return err
 	}
 	defer f.Close()
-	return changes.Import(f, tree, name)
+	return changes.Import(ctx, f, tree, name)
 }
 
 func copyDirectoryIn(ctx context.Context, from workspace.Source, tree *os.File, name string) error {

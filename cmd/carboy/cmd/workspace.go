@@ -18,7 +18,8 @@ func newWorkspace(s *settings) *cobra.Command {
 		Use:   "workspace",
 		Short: "List and remove what is kept of projects",
 		Long: `A start with --workspace keeps the copy that it made of the project, so that the
-next has to copy what has changed only, and what the agent wrote over it.`,
+next has to copy what has changed only, and what the agent wrote over it. Of several
+results of one bottle's name the last is meant, unless INSTANCE is given.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -43,12 +44,12 @@ func newWorkspaceLs(s *settings) *cobra.Command {
 					return printJSON(c.OutOrStdout(), kept)
 				}
 				t := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
-				_, _ = fmt.Fprintln(t, "KIND\tBOTTLE\tSIZE\tAGE\tDIRECTORY") // Flush tells
+				_, _ = fmt.Fprintln(t, "KIND\tBOTTLE\tINSTANCE\tSIZE\tAGE\tDIRECTORY") // Flush tells
 				for _, x := range kept.Results {
-					_, _ = fmt.Fprintf(t, "result\t%s\t%s\t%s\t%s\n", x.Name, units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Started)), quotePath(x.Directory))
+					_, _ = fmt.Fprintf(t, "result\t%s\t%s\t%s\t%s\t%s\n", x.Name, x.Instance, units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Started)), quotePath(x.Directory))
 				}
 				for _, x := range kept.Copies {
-					_, _ = fmt.Fprintf(t, "copy\t-\t%s\t%s\t%s\n", units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Created)), quotePath(x.Directory))
+					_, _ = fmt.Fprintf(t, "copy\t-\t-\t%s\t%s\t%s\n", units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Created)), quotePath(x.Directory))
 				}
 				return t.Flush()
 			})
