@@ -182,17 +182,24 @@ func endTask(ctx context.Context, task containerd.Task) error {
 		return err
 	}
 	killErr := task.Kill(ctx, unix.SIGKILL)
-	select {
-	case status := <-ended:
-		// A task that goes away meanwhile is an error of the service, as it came.
-		if err := errgrpc.ToNative(status.Error()); !errdefs.IsNotFound(err) {
-			return err
+	for {
+		select {
+		case status := <-ended:
+			// A task that goes away meanwhile is an error of the service, as it came.
+			if err := errgrpc.ToNative(status.Error()); !errdefs.IsNotFound(err) {
+				return err
+			}
+			return nil
+		case <-time.After(thawTime):
+			killErr = errors.Join(killErr, thaw(ctx, task))
+		case <-ctx.Done():
+			return errors.Join(killErr, fmt.Errorf("it has not ended within %v", killTime))
 		}
-		return nil
-	case <-ctx.Done():
-		return errors.Join(killErr, fmt.Errorf("it has not ended within %v", killTime))
 	}
 }
+
+// thawTime is when a task that was killed is asked whether it is paused.
+const thawTime = time.Second
 
 // killTime is how long a task may take to go.
 const killTime = 10 * time.Second

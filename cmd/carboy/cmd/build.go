@@ -114,21 +114,21 @@ func (f *buildFlags) run(c *cobra.Command, s *settings) error {
 	})
 }
 
-func wrongBuild(format string, args ...any) error {
+func wrong(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }
 
 func (f *buildFlags) parse() (buildproto.Build, error) {
 	b := f.Build
 	if !slices.Contains([]string{"auto", "plain", "tty", "json"}, b.Progress) {
-		return b, wrongBuild("--progress %q: choose auto, plain, tty or json", b.Progress)
+		return b, wrong("--progress %q: choose auto, plain, tty or json", b.Progress)
 	}
 	if !slices.Contains([]string{buildproto.NetworkEgress, buildproto.NetworkNone, buildproto.NetworkHost}, b.Network) {
-		return b, wrongBuild("--network %q: choose egress, none or host", b.Network)
+		return b, wrong("--network %q: choose egress, none or host", b.Network)
 	}
 	for _, h := range b.Hosts {
 		if name, address, ok := strings.Cut(h, ":"); !ok || name == "" || address == "" {
-			return b, wrongBuild("--add-host %q: give NAME:ADDRESS", h)
+			return b, wrong("--add-host %q: give NAME:ADDRESS", h)
 		}
 	}
 	names, err := f.imageNames()
@@ -164,7 +164,7 @@ func (f *buildFlags) imageNames() ([]string, error) {
 			return nil, err
 		}
 		if strings.Contains(name, "@") {
-			return nil, wrongBuild("-t %s: an image that is not built yet has no digest", n)
+			return nil, wrong("-t %s: an image that is not built yet has no digest", n)
 		}
 		names = append(names, name)
 	}
@@ -177,7 +177,7 @@ func buildArgs(given []string) (map[string]string, error) {
 	for _, a := range given {
 		name, value, ok := strings.Cut(a, "=")
 		if name == "" {
-			return nil, wrongBuild("--build-arg %q: give NAME=VALUE", a)
+			return nil, wrong("--build-arg %q: give NAME=VALUE", a)
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
@@ -215,11 +215,11 @@ func secretSpec(text string) (s buildproto.Secret, err error) {
 			env = value
 		case "type": // it follows from the other keys
 		default:
-			return s, wrongBuild("--secret: unknown key %q: give id=ID,src=FILE or id=ID,env=NAME", key)
+			return s, wrong("--secret: unknown key %q: give id=ID,src=FILE or id=ID,env=NAME", key)
 		}
 	}
 	if s.ID == "" || s.File != "" && env != "" {
-		return s, wrongBuild("--secret %q: give id=ID,src=FILE or id=ID,env=NAME", text)
+		return s, wrong("--secret %q: give id=ID,src=FILE or id=ID,env=NAME", text)
 	}
 	if s.File != "" {
 		return s, nil
@@ -227,7 +227,7 @@ func secretSpec(text string) (s buildproto.Secret, err error) {
 	name := cmp.Or(env, s.ID)
 	value, ok := os.LookupEnv(name)
 	if !ok {
-		return s, wrongBuild("--secret %s: there is no variable %s in the environment", s.ID, name)
+		return s, wrong("--secret %s: there is no variable %s in the environment", s.ID, name)
 	}
 	s.Value = []byte(value)
 	return s, nil
@@ -238,7 +238,7 @@ func agentSpecs(given []string) ([]buildproto.Agent, error) {
 	for _, text := range given {
 		id, paths, ok := strings.Cut(text, "=")
 		if id == "" || ok && paths == "" {
-			return nil, wrongBuild("--ssh %q: give default or ID=SOCKET", text)
+			return nil, wrong("--ssh %q: give default or ID=SOCKET", text)
 		}
 		a := buildproto.Agent{ID: id}
 		if paths != "" {
@@ -252,7 +252,7 @@ func agentSpecs(given []string) ([]buildproto.Agent, error) {
 func parseSize(text string) (int64, error) {
 	n, err := units.FromHumanSize(text)
 	if err != nil {
-		return 0, wrongBuild("--build-cache-size %q: give a size, as in 10GB", text)
+		return 0, wrong("--build-cache-size %q: give a size, as in 10GB", text)
 	}
 	return n, nil
 }
