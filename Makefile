@@ -45,7 +45,7 @@ demo: build ## run a sealed agent on a private containerd and show what got thro
 test: build deps lint ## run every test (root)
 	$(GO) test -timeout 5m ./runtime/... ./image/... ./cmd/carboy/... ./cmd/carboy-egress/... ./cmd/carboy-buildkit/...
 	$(GO) test -timeout 5m ./cmd/carboy-init ./runtime/invoker ./netns/... -root
-	$(GO) test -timeout 25m -p 1 ./test/... -root
+	$(GO) test -timeout 28m -p 1 ./test/... -root
 	@command -v "$${PIPELOCK:-pipelock}" >/dev/null || echo 'SKIPPED: tests with pipelock, as there is no such binary in PATH, nor $$PIPELOCK'
 
 soak: build deps ## kill and start hundreds of times, for a night (root)
