@@ -41,9 +41,11 @@ func TestDetached(t *testing.T) {
 					l.shows(t, "hello\n")
 				}
 				one.types(t, "first\n")
-				two.types(t, "second\n")
 				for _, l := range []*viewer{one, two} {
 					l.shows(t, "got first\n")
+				}
+				two.types(t, "second\n")
+				for _, l := range []*viewer{one, two} {
 					l.shows(t, "got second\n")
 				}
 				one.leaves(t)

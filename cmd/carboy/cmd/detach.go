@@ -83,7 +83,7 @@ func (f *runFlags) inBackground(ctx context.Context, b *runtime.Bottle, o superv
 	o.Started = func() {
 		_, _ = fmt.Fprintln(f.report, b.Name) // who waits for it may have gone
 		_ = f.report.Close()
-		if err := leaveTerminal(); err != nil {
+		if err := errors.Join(leaveTerminal(), releaseMemory()); err != nil {
 			o.Say(err)
 		}
 	}
