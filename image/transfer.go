@@ -8,6 +8,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 )
 
@@ -39,8 +40,20 @@ func (s Store) Import(ctx context.Context, archive io.Reader) (_ []Image, err er
 	return images, errors.Join(failed...)
 }
 
+// hold gives images to the lease of ctx.
+func (s Store) hold(ctx context.Context, list []Listed) error {
+	id, _ := leases.FromContext(ctx)
+	for _, img := range list {
+		if err := s.Client.LeasesService().AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: img.Digest, Type: "content"}); err != nil {
+			return fmt.Errorf("hold %s: %w", img.Ref, err)
+		}
+	}
+	return nil
+}
+
 // Export writes images as an archive that is both an OCI layout and what
-// `docker load` reads. Platform is as for Pull. A lease keeps them meanwhile.
+// `docker load` reads. Platform is as for Pull. A lease keeps them meanwhile,
+// whoever removes their names.
 func (s Store) Export(ctx context.Context, refs []string, platform string, w io.Writer) (err error) {
 	matcher, err := Platform(platform)
 	if err != nil {
@@ -48,6 +61,14 @@ func (s Store) Export(ctx context.Context, refs []string, platform string, w io.
 	}
 	found, err := s.Find(ctx, refs)
 	if err != nil {
+		return err
+	}
+	ctx, release, err := s.lease(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release(false)) }()
+	if err := s.hold(ctx, found); err != nil {
 		return err
 	}
 	options := []archive.ExportOpt{archive.WithPlatform(matcher)}

@@ -15,10 +15,8 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
-	"github.com/docker/go-units"
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"carboy/netns"
@@ -48,6 +46,7 @@ type Bottle struct {
 	command       initproto.Spec
 	root          bool              // the agent was asked to be root
 	guards        []bottlespec.Bind // on top of a live workspace
+	uppers        []string          // directories that take what the agent writes
 	control       net.Listener
 	history       History
 }
@@ -211,7 +210,7 @@ func (b *Bottle) Tend(ctx context.Context, warn func(error)) error {
 				return diskErr
 			}
 			err = errors.Join(err, diskErr)
-			measure = time.Now().Add(20 * time.Since(start)) // to measure reads every directory
+			measure = time.Now().Add(min(20*time.Since(start), longestUnmeasured)) // to measure reads every directory
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -223,25 +222,6 @@ func (b *Bottle) Tend(ctx context.Context, warn func(error)) error {
 			warn(err)
 		}
 	}
-}
-
-// checkDisk measures what the agent wrote to its root and its workspace.
-func (b *Bottle) checkDisk(ctx context.Context) error {
-	service := b.host.Client.SnapshotService(b.host.Snapshotter)
-	used, err := service.Usage(ctx, b.agentID())
-	if err == nil && b.Workspace != nil && b.Workspace.Mode != ModeBind {
-		var more snapshots.Usage
-		more, err = service.Usage(ctx, b.workspaceID())
-		used.Add(more)
-	}
-	if err != nil {
-		return fmt.Errorf("measure what the agent wrote: %w", err)
-	}
-	if limit := b.plan.Limits.Disk; used.Size > limit {
-		return fmt.Errorf("the agent wrote %s, and may write %s (--disk): it is ended: %w",
-			units.BytesSize(float64(used.Size)), units.BytesSize(float64(limit)), errdefs.ErrResourceExhausted)
-	}
-	return nil
 }
 
 func (b *Bottle) tendOnce(ctx context.Context) error {

@@ -146,7 +146,7 @@ func (h *Host) controller(ctx context.Context, c buildproto.Controller, wire, st
 		return 0, err
 	}
 	c.Address, c.Namespace, c.Snapshotter, c.Insecure = h.Address, h.Namespace, h.Snapshotter, h.Registries.Insecure
-	c.Pids = defaultPids
+	c.Pids, c.Memory = defaultPids, defaultMemory()
 	if c.Boot, err = bootID(); err != nil {
 		return 0, fmt.Errorf("id of the host's boot: %w", err)
 	}

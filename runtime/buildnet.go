@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
+
+	"github.com/containerd/log"
 
 	"carboy/netns"
 	"carboy/runtime/buildproto"
@@ -18,6 +21,9 @@ type buildNetwork struct {
 	outlet *netns.Outlet
 	record Record
 	lock   *lock
+
+	untend context.CancelFunc
+	tended sync.WaitGroup
 }
 
 func (n *buildNetwork) resolverList() []string {
@@ -75,13 +81,35 @@ func (n *buildNetwork) up(ctx context.Context) (err error) {
 	if err := outlet.Up(ctx); err != nil {
 		return errors.Join(fmt.Errorf("attach network: %w", err), n.close(ctx))
 	}
+	ctx, n.untend = context.WithCancel(ctx)
+	n.tended.Go(func() { tendOutlet(ctx, outlet) })
 	return nil
+}
+
+// tendOutlet puts back what another's firewall takes away, as for a bottle.
+func tendOutlet(ctx context.Context, outlet *netns.Outlet) {
+	tick := time.NewTicker(reassertPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := outlet.Reassert(ctx); err != nil && ctx.Err() == nil {
+			log.G(ctx).WithError(err).Warn("restore rules on the host")
+		}
+	}
 }
 
 // close undoes it. What it cannot remove stays on record for gc.
 func (n *buildNetwork) close(ctx context.Context) error {
 	if n.outlet == nil {
 		return nil
+	}
+	if n.untend != nil {
+		n.untend()
+		n.tended.Wait() // it must not meet the tear-down
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
 	defer cancel()

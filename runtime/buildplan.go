@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,6 +34,10 @@ func (p *Plan) setBuild(r Request, b manifest.Bottle) error {
 		return invalid("%s: build needs a context, the directory to build from", b.Source)
 	}
 	bottle := strings.TrimSuffix(filepath.Base(b.Source), filepath.Ext(b.Source))
+	if filepath.Dir(filepath.Dir(b.Source)) != manifest.OperatorDir { // users do not share names
+		sum := sha256.Sum256([]byte(b.Source))
+		bottle += "-" + hex.EncodeToString(sum[:4])
+	}
 	name, err := image.Normalize(cmp.Or(b.Image, image.BuiltName(bottle)))
 	if err != nil {
 		return err

@@ -62,18 +62,36 @@ func (b *Bottle) Ended(exit initproto.Exit, err error) error {
 }
 
 func (b *Bottle) writeHistory() error {
-	text, err := json.MarshalIndent(b.history, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode record: %w", err)
-	}
 	if err := os.MkdirAll(b.LogDir(), 0o700); err != nil {
 		return fmt.Errorf("make log directory: %w", err)
 	}
-	next := filepath.Join(b.LogDir(), historyFile+".new")
+	return b.history.write(b.LogDir())
+}
+
+func (h History) write(dir string) error {
+	text, err := json.MarshalIndent(h, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode record: %w", err)
+	}
+	next := filepath.Join(dir, historyFile+".new")
 	if err := os.WriteFile(next, append(text, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
-	return os.Rename(next, filepath.Join(b.LogDir(), historyFile))
+	return os.Rename(next, filepath.Join(dir, historyFile))
+}
+
+// endHistory records when a bottle was found dead, from when on what it left is
+// kept.
+func (h *Host) endHistory(r Record) error {
+	about, err := readHistory(h.logDir(r))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it had not begun
+	}
+	if err != nil || !about.Ended.IsZero() {
+		return err
+	}
+	about.Ended = time.Now().UTC()
+	return about.write(about.LogDir)
 }
 
 // Histories are those of the bottles of the last days, ended or not.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"carboy/runtime/disk"
+
 	"github.com/containerd/errdefs"
 )
 
@@ -14,6 +16,7 @@ import (
 const (
 	resultTime  = 7 * 24 * time.Hour // after the bottle's end
 	mostResults = 20 << 30           // bytes, of all
+	resultGrace = 24 * time.Hour     // not removed for its size before
 	mostTrees   = 10
 	treesSize   = 10 << 30 // bytes, of all
 )
@@ -23,44 +26,76 @@ const (
 func (g *gc) kept(ctx context.Context) {
 	results, err := g.h.Results(ctx)
 	g.failed(err)
-	g.failed(g.results(ctx, results))
+	g.results(ctx, results)
 	trees, err := g.h.trees(ctx, "")
 	g.failed(err)
 	g.failed(g.trees(ctx, trees))
 }
 
-func (g *gc) results(ctx context.Context, newestFirst []Result) error {
+func (g *gc) results(ctx context.Context, newestFirst []Result) {
 	var total int64
+	last := map[string]bool{}    // names whose last one was seen
+	counted := map[string]bool{} // snapshots of copies
 	for _, r := range newestFirst {
 		if g.leased[r.Instance] || g.h.Lives(r.Instance) || r.StateDir != g.h.StateDir {
 			continue
 		}
+		ended := time.Since(g.h.endOf(r))
 		if !g.Patient {
 			size, err := g.h.resultSize(ctx, r)
-			if err != nil {
-				return err
+			copies, copyErr := g.h.chainSize(ctx, r.record().workspaceID(), counted)
+			if err := errors.Join(err, copyErr); err != nil {
+				g.failed(err) // about this one only
 			}
-			total += size
+			total += size + copies
 		}
-		if total > mostResults || time.Since(g.h.endOf(r)) > resultTime {
+		// What somebody has not seen yet goes for its age only.
+		tooMuch := total > mostResults && last[r.Name] && ended > resultGrace
+		last[r.Name] = true
+		if tooMuch || ended > resultTime {
 			g.add(Swept{Kind: "result", Name: r.Name, Instance: r.Instance}, func(h *Host) error { return h.DropResult(ctx, r) })
 		}
 	}
-	return nil
 }
 
+// resultSize is what the agent wrote.
 func (h *Host) resultSize(ctx context.Context, r Result) (int64, error) {
-	size, err := h.Client.SnapshotService(h.Snapshotter).Usage(ctx, r.record().workspaceID())
-	if err != nil {
-		return 0, fmt.Errorf("measure the result of %s: %w", r.Name, err)
+	l, err := h.snapshotLayers(ctx, r.record().workspaceID())
+	if err == nil {
+		var size int64
+		if size, err = disk.Tree(l.upper); err == nil {
+			return size, nil
+		}
 	}
-	return size.Size, nil
+	return 0, fmt.Errorf("measure the result of %s: %w", r.Name, err)
 }
 
-// endOf is when a bottle ended, as its record beside the logs tells.
+// chainSize is that of the snapshots below one which have not been counted.
+func (h *Host) chainSize(ctx context.Context, key string, counted map[string]bool) (total int64, err error) {
+	snapshots := h.Client.SnapshotService(h.Snapshotter)
+	info, err := snapshots.Stat(ctx, key)
+	for err == nil && info.Parent != "" && !counted[info.Parent] {
+		name := info.Parent
+		counted[name] = true
+		size, usageErr := snapshots.Usage(ctx, name)
+		if usageErr != nil {
+			return total, usageErr
+		}
+		total += size.Size
+		info, err = snapshots.Stat(ctx, name)
+	}
+	return total, err
+}
+
+// endOf is when a bottle ended, as its record beside the logs tells, or what was
+// written there last.
 func (h *Host) endOf(r Result) time.Time {
-	if about, err := readHistory(filepath.Join(h.LogDir, r.Instance)); err == nil && !about.Ended.IsZero() {
+	dir := filepath.Join(h.LogDir, r.Instance)
+	if about, err := readHistory(dir); err == nil && !about.Ended.IsZero() {
 		return about.Ended
+	}
+	if last := lastWritten(dir); last.After(r.Started) {
+		return last
 	}
 	return r.Started
 }
@@ -72,14 +107,16 @@ func (g *gc) trees(ctx context.Context, newestFirst []Tree) error {
 	}
 	var total int64
 	seen := map[string]bool{}
-	for _, t := range newestFirst {
+	for i, t := range newestFirst {
 		size, err := g.h.treeSize(ctx, t)
 		gone := errdefs.IsNotFound(err)
 		if err != nil && !gone {
-			return fmt.Errorf("measure the copy of %q: %w", t.Directory, err)
+			g.failed(fmt.Errorf("measure the copy of %q: %w", t.Directory, err))
+			continue
 		}
 		key := t.key()
-		if superseded := seen[key]; gone || superseded || t.Boot != boot || len(seen) >= mostTrees || total+size > treesSize {
+		tooMuch := len(seen) >= mostTrees || i > 0 && total+size > treesSize // the newest is needed, whatever its size
+		if superseded := seen[key]; gone || superseded || t.Boot != boot || tooMuch {
 			g.add(t.swept(), func(h *Host) error { return h.dropTree(ctx, t) })
 			continue
 		}
@@ -126,7 +163,8 @@ type Kept struct {
 	Results []Result `json:"results"`
 }
 
-// Kept lists it, with sizes.
+// Kept lists it, with sizes. The list is good also where something could not be
+// measured.
 func (h *Host) Kept(ctx context.Context) (k Kept, err error) {
 	if k.Copies, err = h.trees(ctx, ""); err != nil {
 		return k, err
@@ -135,16 +173,18 @@ func (h *Host) Kept(ctx context.Context) (k Kept, err error) {
 		return k, err
 	}
 	for i := range k.Copies {
-		if k.Copies[i].Size, err = h.treeSize(ctx, k.Copies[i]); err != nil && !errdefs.IsNotFound(err) {
-			return k, err
+		var sizeErr error
+		if k.Copies[i].Size, sizeErr = h.treeSize(ctx, k.Copies[i]); !errdefs.IsNotFound(sizeErr) {
+			err = errors.Join(err, sizeErr)
 		}
 	}
 	for i := range k.Results {
-		if k.Results[i].Size, err = h.resultSize(ctx, k.Results[i]); err != nil && !errdefs.IsNotFound(err) {
-			return k, err
+		var sizeErr error
+		if k.Results[i].Size, sizeErr = h.resultSize(ctx, k.Results[i]); !errdefs.IsNotFound(sizeErr) {
+			err = errors.Join(err, sizeErr)
 		}
 	}
-	return k, nil
+	return k, err
 }
 
 // Prune removes every copy that no start is at, and on request every result of
@@ -180,19 +220,17 @@ func (h *Host) Prune(ctx context.Context, results bool) (swept []Swept, err erro
 	return swept, errors.Join(errs...)
 }
 
-// dropResults removes the results of ended bottles with a name, or that of an
-// instance.
+// dropResults removes the result of the last bottle with a name that has ended, or
+// that of an instance.
 func (h *Host) dropResults(ctx context.Context, name string) (found bool, err error) {
 	all, err := h.Results(ctx)
 	if err != nil {
 		return false, err
 	}
-	var errs []error
-	for _, r := range all {
+	for _, r := range all { // newest first
 		if (r.Name == name || r.Instance == name) && !h.Lives(r.Instance) {
-			found = true
-			errs = append(errs, h.DropResult(ctx, r))
+			return true, h.DropResult(ctx, r)
 		}
 	}
-	return found, errors.Join(errs...)
+	return false, nil
 }

@@ -176,7 +176,7 @@ func (h *Host) reapDead(ctx context.Context, r Record, own *lock) error {
 	if r.kept() {
 		return errors.Join(fmt.Errorf("bottle %s was kept for inspection: %w", r.Name, errdefs.ErrFailedPrecondition), own.release())
 	}
-	return h.reap(ctx, r, own, nil)
+	return errors.Join(h.endHistory(r), h.reap(ctx, r, own, nil))
 }
 
 // awaitDead is takeDead with patience for another that is at the bottle, a gc

@@ -25,7 +25,7 @@ type listed struct {
 	Name, Instance, Agent, Image, Runtime, Proxy, State, Owner string
 	PID                                                        int
 	ExitCode                                                   *int
-	Created                                                    time.Time
+	Created, Ended                                             time.Time
 }
 
 func (r *rig) ls(t *testing.T, flags ...string) (list []listed) {

@@ -52,6 +52,9 @@ func TestCommitRefuses(t *testing.T) {
 	if o := r.run(t, "commit", l.name); o.code != 2 {
 		t.Errorf("without a name: %v", o)
 	}
+	if o := r.run(t, "commit", l.name, "ghcr.io/luckypipewrench/pipelock:2.3.0"); o.code != 2 || !strings.Contains(o.stderr, "the proxy's image") {
+		t.Errorf("the proxy's name: %v", o)
+	}
 	if o := r.run(t, "commit", l.name, "Not/A/Name"); o.code != 2 {
 		t.Errorf("a wrong name: %v", o)
 	}

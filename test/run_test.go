@@ -210,6 +210,20 @@ func TestDisk(t *testing.T) {
 	}
 }
 
+// TestDiskHidden: it does not help to hide what was written.
+func TestDiskHidden(t *testing.T) {
+	r := newRig(t, 0)
+	for what, script := range map[string]string{
+		"without a name": "exec 3>/f; rm /f; head -c 80m /dev/zero >&3; exec sleep 60",
+		"long paths":     `cd /home; d=$(head -c 200 /dev/zero | tr '\0' d); i=0; while [ $i -lt 30 ]; do mkdir $d; cd $d; i=$((i+1)); done; head -c 80m /dev/zero >f; exec sleep 60`,
+	} {
+		o := r.run(t, bottle("--disk", "32MiB", "-u", "root", "--", "sh", "-c", script)...)
+		if o.code != 143 || !strings.Contains(o.stderr, "and may write 32MiB (--disk): it is ended") {
+			t.Errorf("%s: %v", what, o)
+		}
+	}
+}
+
 // cgroupFile reads a file of the group that a process is in, by its version 1
 // name, else by its version 2 name.
 func cgroupFile(t *testing.T, pid int, controller, v1, v2 string) string {

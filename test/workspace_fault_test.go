@@ -161,7 +161,18 @@ func TestWorkspaceKilledAgent(t *testing.T) {
 	if got := r.mustRun(t, "diff", "victim"); got != "A b\n" {
 		t.Errorf("%q", got)
 	}
-	r.mustRun(t, "rm", "victim")
+	// From when it was found dead on it is kept for a week.
+	if about := r.ls(t, "-a")[0]; about.State != "killed" || time.Since(about.Ended) > time.Minute {
+		t.Errorf("%+v", about)
+	}
+	// A second one of that name: each is removed for itself.
+	r.mustRun(t, append(bottle("--name", "victim", "--workspace", project(t, map[string]string{"a": "1"})), "--", "touch", "c")...)
+	for _, want := range []string{"A c\n", "A b\n"} {
+		if got := r.mustRun(t, "diff", "victim"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		r.mustRun(t, "rm", "victim")
+	}
 	r.mustRun(t, "workspace", "prune")
 }
 

@@ -54,14 +54,14 @@ func (a *asker) namespace(ctx context.Context) (string, error) {
 
 // providers are the networks that a RUN may name. What it does not name is
 // what --network says, whoever asks.
-func providers(mode string, pids int64, ask *asker) map[pb.NetMode]network.Provider {
-	none := provider{pids, func(context.Context) (string, error) { return "", nil }}
+func providers(mode string, l limits, ask *asker) map[pb.NetMode]network.Provider {
+	none := provider{l, func(context.Context) (string, error) { return "", nil }}
 	all := map[pb.NetMode]network.Provider{pb.NetMode_UNSET: none, pb.NetMode_NONE: none}
 	switch mode {
 	case buildproto.NetworkEgress:
-		all[pb.NetMode_UNSET] = provider{pids, ask.namespace}
+		all[pb.NetMode_UNSET] = provider{l, ask.namespace}
 	case buildproto.NetworkHost:
-		host := provider{pids, func(context.Context) (string, error) { return hostNamespace, nil }}
+		host := provider{l, func(context.Context) (string, error) { return hostNamespace, nil }}
 		all[pb.NetMode_UNSET], all[pb.NetMode_HOST] = host, host
 	}
 	return all
@@ -72,13 +72,13 @@ const hostNamespace = "/proc/self/ns/net"
 // provider gives a container the namespace that find names; an empty one is
 // the container's own, with nothing but loopback.
 type provider struct {
-	pids int64
+	limits
 	find func(context.Context) (string, error)
 }
 
 func (p provider) New(ctx context.Context, _ string, _ network.NamespaceOptions) (network.Namespace, error) {
 	path, err := p.find(ctx)
-	return namespace{path, p.pids}, err
+	return namespace{path, p.limits}, err
 }
 
 func (provider) Close() error { return nil }
@@ -86,20 +86,24 @@ func (provider) Close() error { return nil }
 // cgroupPrefix stands before a container's id.
 const cgroupPrefix = "carboy-"
 
+// limits are those of one RUN.
+type limits struct{ pids, memory int64 }
+
 type namespace struct {
 	path string
-	pids int64
+	limits
 }
 
 // Set also takes away what BuildKit leaves to a container: raw packets pass by
 // the filter of the egress namespace, a cgroup below a parent leaves that, and
-// a fork bomb is everybody's.
+// what takes all processes or all memory takes everybody's.
 func (n namespace) Set(s *specs.Spec) error {
 	s.Linux.CgroupsPath = "/" + cgroupPrefix + path.Base(s.Linux.CgroupsPath)
 	if s.Linux.Resources == nil {
 		s.Linux.Resources = &specs.LinuxResources{}
 	}
 	s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &n.pids}
+	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &n.memory}
 	if c := s.Process.Capabilities; c != nil {
 		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted, &c.Inheritable, &c.Ambient} {
 			*set = slices.DeleteFunc(*set, func(name string) bool { return name == "CAP_NET_RAW" })

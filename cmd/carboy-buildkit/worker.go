@@ -141,7 +141,7 @@ func workerOptions(ctx context.Context, c buildproto.Controller, client *contain
 		ID: id, Root: dir, MetadataStore: records,
 		Labels:      map[string]string{},
 		Platforms:   []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
-		Executor:    newExecutor(c, client, dir, providers(c.Network, c.Pids, ask)),
+		Executor:    newExecutor(c, client, dir, providers(c.Network, limits{c.Pids, c.Memory}, ask)),
 		Snapshotter: containerdsnapshot.NewSnapshotter(c.Snapshotter, unpacked, c.Namespace, nil), ContentStore: content, ImageStore: client.ImageService(), LeaseManager: lm,
 		Applier:       winlayers.NewFileSystemApplierWithWindows(content, apply),
 		Differ:        winlayers.NewWalkingDiffWithWindows(content, client.DiffService()),

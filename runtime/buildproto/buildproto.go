@@ -49,6 +49,7 @@ type Controller struct {
 	AppArmor    string   // profile of RUN; empty is none
 	SELinux     bool     // RUN gets labels
 	Pids        int64    // most processes of one RUN
+	Memory      int64    // most bytes of one RUN
 	Resolvers   []string // of RUN in the egress network
 	Insecure    []string // registries spoken to by plain HTTP
 	Invoker     int      // uid of the client half

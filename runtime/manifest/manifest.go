@@ -81,6 +81,9 @@ type Limits struct {
 	Disk   string  `yaml:"disk"`
 }
 
+// OperatorDir is where the operator of a host writes manifests.
+const OperatorDir = "/etc/carboy"
+
 // maxSize bounds a manifest, in bytes.
 const maxSize = 1 << 20
 

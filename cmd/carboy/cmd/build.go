@@ -87,6 +87,11 @@ func (f *buildFlags) run(c *cobra.Command, s *settings) error {
 	if o.Build, err = f.parse(); err != nil {
 		return err
 	}
+	for _, name := range o.Names {
+		if err := notProxy(s, name); err != nil {
+			return err
+		}
+	}
 	o.Logins = s.get("registry-config")
 	return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
 		if err := h.CheckBuilds(); err != nil {
@@ -112,6 +117,19 @@ func (f *buildFlags) run(c *cobra.Command, s *settings) error {
 		}
 		return nil
 	})
+}
+
+// notProxy refuses to give the name of the image on which the seal rests to
+// another.
+func notProxy(s *settings, ref string) error {
+	name, err := image.Normalize(ref)
+	if err != nil {
+		return err
+	}
+	if own, err := image.Normalize(s.get("proxy-image")); err == nil && own == name {
+		return wrong("%s is the proxy's image: choose another name, or configure another proxy-image", name)
+	}
+	return nil
 }
 
 func wrong(format string, args ...any) error {

@@ -27,6 +27,9 @@ does not see what an agent writes: it needs --runtime runc.`,
 			return err
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := notProxy(s, args[1]); err != nil {
+				return err
+			}
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
 				img, err := h.Commit(ctx, args[0], args[1], message)
 				if err != nil {

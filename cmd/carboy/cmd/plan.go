@@ -25,8 +25,6 @@ import (
 	"carboy/runtime/proxy"
 )
 
-// operatorDir holds the operator's manifests.
-const operatorDir = "/etc/carboy"
 
 // plan turns flags and manifests into a checked plan. It reads files as the
 // invoker and touches nothing.
@@ -99,7 +97,7 @@ func manifestDirs(who invoker.User) []manifest.Dir {
 		dirs = append(dirs, manifest.Dir{Path: own, ReadFile: who.ReadFile})
 	}
 	caller := invoker.User{UID: os.Geteuid()}
-	return append(dirs, manifest.Dir{Path: operatorDir, ReadFile: caller.ReadFile})
+	return append(dirs, manifest.Dir{Path: manifest.OperatorDir, ReadFile: caller.ReadFile})
 }
 
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(=|$)`)

@@ -37,11 +37,8 @@ func newWorkspaceLs(s *settings) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
 				kept, err := h.Kept(ctx)
-				if err != nil {
-					return err
-				}
 				if asJSON {
-					return printJSON(c.OutOrStdout(), kept)
+					return errors.Join(printJSON(c.OutOrStdout(), kept), err)
 				}
 				t := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
 				_, _ = fmt.Fprintln(t, "KIND\tBOTTLE\tINSTANCE\tSIZE\tAGE\tDIRECTORY") // Flush tells
@@ -51,7 +48,7 @@ func newWorkspaceLs(s *settings) *cobra.Command {
 				for _, x := range kept.Copies {
 					_, _ = fmt.Fprintf(t, "copy\t-\t-\t%s\t%s\t%s\n", units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Created)), quotePath(x.Directory))
 				}
-				return t.Flush()
+				return errors.Join(t.Flush(), err)
 			})
 		},
 	}
