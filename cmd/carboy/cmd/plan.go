@@ -25,7 +25,6 @@ import (
 	"carboy/runtime/proxy"
 )
 
-
 // plan turns flags and manifests into a checked plan. It reads files as the
 // invoker and touches nothing.
 func (f *runFlags) plan(s *settings, who invoker.User, agent string, term terminal) (*runtime.Plan, error) {
