@@ -39,12 +39,15 @@ func fill(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	b := make([]byte, 64<<10)
-	for err == nil {
-		_, err = f.Write(b)
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
+	for _, size := range []int{64 << 10, 4 << 10, 1} { // to the last page
+		b := make([]byte, size)
+		for err == nil {
+			_, err = f.Write(b)
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		err = nil
 	}
 }
 

@@ -338,6 +338,32 @@ func TestTearDownFails(t *testing.T) {
 	other.stop(t)
 }
 
+// TestPluginsGone: what plugins made stays known until they are back.
+func TestPluginsGone(t *testing.T) {
+	r := newRig(t, 0)
+	other := r.start(t)
+	dir := pluginDir(t, "exec REAL")
+	l := r.start(t, "--name", "actor", "--cni-bin-dir", dir)
+	if err := os.Rename(dir, dir+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	l.stop(t)
+	if said := l.stderr.String(); !strings.Contains(said, "carboy gc") || !strings.Contains(said, "ptp") {
+		t.Errorf("carboy said: %s", said)
+	}
+	if o := r.run(t, "ls"); !strings.Contains(o.stdout, "actor is leaking") {
+		t.Errorf("ls: %v", o)
+	}
+	if err := os.Rename(dir+".gone", dir); err != nil {
+		t.Fatal(err)
+	}
+	r.mustRun(t, "gc")
+	if list := r.ls(t); len(list) != 1 || list[0].Name != other.name {
+		t.Errorf("left: %+v", list)
+	}
+	other.stop(t)
+}
+
 // TestKept: a failed bring-up stays for inspection when that was asked for.
 func TestKept(t *testing.T) {
 	r := newRig(t, 0)

@@ -153,4 +153,26 @@ func testPullFullDisk(t *testing.T, v world.Version) {
 		t.Errorf("%d bytes were free before, %d after", before, after)
 	}
 	r.mustRun(t, "pull", h.ref("small:1"))
+
+	// A bottle needs room, too. The runtime's probe is done before.
+	r.run(t, bottle("--image", h.ref("small:1"), "--runtime", "runsc", "--", "true")...)
+	if r.before, err = r.Snapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	full := filepath.Join(c.Root, "full")
+	fill(t, full)
+	run := bottle("--image", h.ref("small:1"), "--", "echo", "it ran")
+	o := r.run(t, run...) // which may do with what is in the databases
+	refused := o.code == 125 && o.stdout == "" && strings.Contains(o.stderr, "no space left")
+	if ran := o.code == 0 && o.stdout == "it ran\n"; !ran && !refused {
+		t.Errorf("on a full disk: %v", o)
+	}
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
+	r.sweep(t, "full disk")
+	r.checkClean(t)
+	if o := r.run(t, run...); o.stdout != "it ran\n" {
+		t.Errorf("afterwards: %v", o)
+	}
 }
