@@ -382,6 +382,9 @@ func TestWorkspaceCp(t *testing.T) {
 			if o := as("cp", from("b"), "/etc/carboy-test"); o.code == 0 {
 				t.Errorf("%s: written as root: %v", runtime, o)
 			}
+			if o := as("cp", from("b"), "/proc/self/root"+out); o.code == 0 || !strings.Contains(o.stderr, "name the file itself") {
+				t.Errorf("%s: led by /proc to what this process has open: %v", runtime, o)
+			}
 			if o := as("cp", from("leak"), out); o.code != 0 {
 				t.Error(o)
 			}
