@@ -186,7 +186,8 @@ func TestWorkspaceHostile(t *testing.T) {
 	r.importImages(t,
 		world.Image{Name: "carboy.test/link:latest", Raw: []world.Entry{link("workspace", "/etc"), link("sub", "usr")}},
 		world.Image{Name: "carboy.test/file:latest", Files: map[string][]byte{"workspace": []byte("x")}},
-		world.Image{Name: "carboy.test/passwd:latest", Raw: []world.Entry{link("etc/passwd", "/../../../../../../../../etc/shadow")}})
+		world.Image{Name: "carboy.test/passwd:latest", Raw: []world.Entry{link("etc/passwd", "/../../../../../../../../etc/shadow")}},
+		world.Image{Name: "carboy.test/device:latest", Raw: []world.Entry{{Header: tar.Header{Typeflag: tar.TypeChar, Name: "etc/passwd", Devmajor: 240, Devminor: 77}}}})
 	dir := project(t, map[string]string{"a": "x"})
 	for name, target := range map[string]string{"etc": "/etc", "up": "../../../../etc"} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
@@ -198,6 +199,7 @@ func TestWorkspaceHostile(t *testing.T) {
 		{"link", "/sub/dir", "choose another --workspace-target"},
 		{"file", "/workspace", "choose another --workspace-target"},
 		{"passwd", "/workspace", "agent"},
+		{"device", "/workspace", "not a regular file"}, // no driver has it: to open it says something else
 		{"busybox", "/etc/x", "workspace target"},
 		{"busybox", "/", "workspace target"},
 		{"busybox", "/a/../b", "workspace target"},
