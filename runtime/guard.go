@@ -18,11 +18,10 @@ import (
 )
 
 // guarded is what programs of the host take commands from. An agent that works
-// on the live directory finds it read-only, where it is there.
-var guarded = []string{
-	".git/hooks", ".git/config", ".git/config.worktree", ".git/modules", ".envrc", ".mcp.json", ".claude/settings.json",
-	".claude/settings.local.json", ".vscode", ".idea", ".husky",
-}
+// on the live directory finds it read-only, where it is there. All of it is at
+// the top, whole: what is above a mount could be moved away with it. Of .git no
+// part can be left out, as one new file, commondir, leads git elsewhere.
+var guarded = []string{".git", ".envrc", ".mcp.json", ".claude", ".vscode", ".idea", ".husky"}
 
 // bindWorkspace shows the live directory.
 func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
@@ -45,12 +44,8 @@ func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
 	if err := mountMapped(top, b.workspaceTree(), users, 0); err != nil {
 		return err
 	}
-	// A mount cannot be moved: neither can what is guarded below it.
-	if err := b.guard(".git", users, 0); err != nil {
-		return err
-	}
 	for _, name := range guarded {
-		if err := b.guard(name, users, unix.MOUNT_ATTR_RDONLY); err != nil {
+		if err := b.guard(name, users); err != nil {
 			return err
 		}
 	}
@@ -58,7 +53,7 @@ func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
 }
 
 // guard puts a mount of what is at a path on top of it, if anything is there.
-func (b *Bottle) guard(name string, users *os.File, attributes uint64) error {
+func (b *Bottle) guard(name string, users *os.File) error {
 	fd, err := b.openGuarded(name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
@@ -72,9 +67,6 @@ func (b *Bottle) guard(name string, users *os.File, attributes uint64) error {
 	if err != nil {
 		return err
 	}
-	if name == ".git" && !info.IsDir() { // it leads to a repository
-		attributes = unix.MOUNT_ATTR_RDONLY
-	}
 	at := filepath.Join(b.dir(), "guard-"+strconv.Itoa(len(b.guards)))
 	if info.IsDir() {
 		err = os.Mkdir(at, 0o700)
@@ -84,24 +76,17 @@ func (b *Bottle) guard(name string, users *os.File, attributes uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := mountMapped(f, at, users, attributes); err != nil {
+	if err := mountMapped(f, at, users, unix.MOUNT_ATTR_RDONLY); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	b.guards = append(b.guards, bottlespec.Bind{Source: at, Target: path.Join(b.Workspace.Target, name), Writable: attributes == 0})
+	b.guards = append(b.guards, bottlespec.Bind{Source: at, Target: path.Join(b.Workspace.Target, name)})
 	return nil
 }
 
-// openGuarded makes a missing directory of hooks, so that the agent cannot.
+// openGuarded refuses a link: to what it leads could be changed by its own name.
 func (b *Bottle) openGuarded(name string) (fd int, err error) {
 	source := b.options.Source
 	return fd, source.User.Do(func() (err error) {
-		in := beneath.In(source.Top)
-		defer in.Forget()
-		if name == ".git/hooks" {
-			if parent, base, err := in.Parent(name); err == nil {
-				_ = unix.Mkdirat(parent, base, 0o755) // the open tells
-			}
-		}
 		fd, err = beneath.Open(int(source.Top.Fd()), name, unix.O_PATH, 0)
 		if err != nil {
 			return err
