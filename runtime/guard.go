@@ -33,6 +33,9 @@ func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
 	if st.Uid == 0 { // no_new_privs does not keep an agent from making a file that gives root away
 		return fmt.Errorf("it belongs to root, in whose name no agent writes to the host: use --workspace-mode copy or overlay: %w", errdefs.ErrPermissionDenied)
 	}
+	if err := b.refuseSubmodules(); err != nil {
+		return err
+	}
 	users, err := mapping(b.options.Source, owner, b.options.Runsc != "")
 	if err != nil {
 		return err
@@ -48,6 +51,22 @@ func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
 		if err := b.guard(name, users); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// refuseSubmodules: git at the top runs git in each submodule, and takes there
+// what it finds, also where nothing is yet.
+func (b *Bottle) refuseSubmodules() error {
+	for _, name := range []string{".gitmodules", ".git/modules"} {
+		fd, err := b.openGuarded(name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			continue
+		}
+		if err == nil {
+			err = unix.Close(fd)
+		}
+		return errors.Join(fmt.Errorf("%s is there: in place of a submodule the agent could put a repository that makes git run its programs on the host: use --workspace-mode copy or overlay: %w", name, errdefs.ErrFailedPrecondition), err)
 	}
 	return nil
 }

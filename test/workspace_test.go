@@ -318,6 +318,16 @@ func TestWorkspaceBind(t *testing.T) {
 		if o := as("12345", append(work, "--", "true")...); o.code == 0 || !strings.Contains(o.stderr, "belongs to user 65534") {
 			t.Errorf("%s: another's directory: %v", runtime, o)
 		}
+		for _, name := range []string{".gitmodules", ".git/modules"} {
+			sub := project(t, map[string]string{".git/HEAD": "ref\n"})
+			if err := os.Mkdir(filepath.Join(sub, name), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			ownedBy(t, sub, 65534)
+			if o := as("65534", append(bottle("--runtime", runtime, "--workspace", sub, "--workspace-mode", "bind"), "--", "true")...); o.code == 0 || !strings.Contains(o.stderr, "submodule") {
+				t.Errorf("%s: with %s: %v", runtime, name, o)
+			}
+		}
 		attempts := []string{
 			"echo >>.git/config", "mkdir .git/hooks", "mv .git other", "rm .git/config", "echo h >.git/HEAD", "chmod 777 .git", "mv .git/HEAD .git/x",
 			"echo .. >.git/commondir", "mkdir .git/evil", "ln .git/config b && echo >>b", "echo >>.envrc", "rm .envrc", "mv a .envrc",
