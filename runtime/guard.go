@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -33,7 +34,7 @@ func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
 	if st.Uid == 0 { // no_new_privs does not keep an agent from making a file that gives root away
 		return fmt.Errorf("it belongs to root, in whose name no agent writes to the host: use --workspace-mode copy or overlay: %w", errdefs.ErrPermissionDenied)
 	}
-	if err := b.refuseSubmodules(); err != nil {
+	if err := errors.Join(b.refuseSubmodules(), b.refuseInnerRepository()); err != nil {
 		return err
 	}
 	users, err := mapping(b.options.Source, owner, b.options.Runsc != "")
@@ -69,6 +70,41 @@ func (b *Bottle) refuseSubmodules() error {
 		return errors.Join(fmt.Errorf("%s is there: in place of a submodule the agent could put a repository that makes git run its programs on the host: use --workspace-mode copy or overlay: %w", name, errdefs.ErrFailedPrecondition), err)
 	}
 	return nil
+}
+
+// refuseInnerRepository: a file .git leads to a repository, and where that is in
+// the workspace the agent can write to it.
+func (b *Bottle) refuseInnerRepository() error {
+	s := b.options.Source
+	at := filepath.Join(s.Path, ".git")
+	var st unix.Stat_t
+	if err := s.User.Do(func() error { return unix.Lstat(at, &st) }); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil //nolint:nilerr // what cannot be seen, or is a link, the guard refuses
+	}
+	text, err := s.User.ReadFile(at, unix.PathMax)
+	if err != nil {
+		return err
+	}
+	dir := strings.TrimSpace(strings.TrimPrefix(string(text), "gitdir:"))
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(s.Path, dir)
+	}
+	var top, repository string
+	err = s.User.Do(func() (err error) {
+		if top, err = filepath.EvalSymlinks(s.Path); err == nil {
+			repository, err = filepath.EvalSymlinks(dir)
+		}
+		return err
+	})
+	if err != nil || within(s.Path, dir) || within(top, repository) {
+		return fmt.Errorf("the file .git leads to %q, which is in the workspace or cannot be seen, so that the agent could make git run its programs on the host: use --workspace-mode copy or overlay: %w", dir, errors.Join(errdefs.ErrFailedPrecondition, err))
+	}
+	return nil
+}
+
+func within(top, name string) bool {
+	rel, err := filepath.Rel(top, name)
+	return err != nil || filepath.IsLocal(rel)
 }
 
 // guard puts a mount of what is at a path on top of it, if anything is there.

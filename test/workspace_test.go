@@ -328,6 +328,23 @@ func TestWorkspaceBind(t *testing.T) {
 				t.Errorf("%s: with %s: %v", runtime, name, o)
 			}
 		}
+		outside := t.TempDir()
+		ownedBy(t, outside, 65534)
+		for gitdir, refused := range map[string]bool{"./bare": true, "absolute": true, "none": true, "./link": true, outside: false} {
+			tree := project(t, map[string]string{"bare/HEAD": "ref\n"})
+			if err := os.Symlink(outside, filepath.Join(tree, "link")); err != nil {
+				t.Fatal(err)
+			}
+			if gitdir == "absolute" {
+				gitdir = filepath.Join(tree, "bare")
+			}
+			put(t, filepath.Join(tree, ".git"), "gitdir: "+gitdir+"\n")
+			ownedBy(t, tree, 65534)
+			o := as("65534", append(bottle("--runtime", runtime, "--workspace", tree, "--workspace-mode", "bind"), "--", "true")...)
+			if (o.code != 0) != refused || strings.Contains(o.stderr, "the file .git leads to") != refused {
+				t.Errorf("%s: gitdir %s: %v", runtime, gitdir, o)
+			}
+		}
 		attempts := []string{
 			"echo >>.git/config", "mkdir .git/hooks", "mv .git other", "rm .git/config", "echo h >.git/HEAD", "chmod 777 .git", "mv .git/HEAD .git/x",
 			"echo .. >.git/commondir", "mkdir .git/evil", "ln .git/config b && echo >>b", "echo >>.envrc", "rm .envrc", "mv a .envrc",
