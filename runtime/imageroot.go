@@ -54,11 +54,13 @@ func (b *Bottle) workspaceOwner(root *os.File) (workspace.Owner, error) {
 }
 
 // readInRoot follows links as the container would, and reads at most 1 MiB of a
-// regular file. A missing one is empty.
-func readInRoot(root *os.File, name string) (string, error) {
+// regular file. A missing one is empty. Nothing else is opened, not even to be
+// refused: an image can hold any device of the host, and to open one can be to
+// start it.
+func readInRoot(root *os.File, name string) (_ string, err error) {
 	const limit = 1 << 20
 	fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -66,11 +68,16 @@ func readInRoot(root *os.File, name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s in the image: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > limit {
+	found := os.NewFile(uintptr(fd), name)
+	defer func() { err = errors.Join(err, found.Close()) }()
+	if st, err := found.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > limit {
 		return "", errors.Join(fmt.Errorf("%s in the image is not a regular file of at most 1 MiB", name), err)
 	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", found.Fd()))
+	if err != nil {
+		return "", fmt.Errorf("%s in the image: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
 	text, err := io.ReadAll(io.LimitReader(f, limit))
 	return string(text), err
 }

@@ -186,7 +186,8 @@ func TestWorkspaceHostile(t *testing.T) {
 	r.importImages(t,
 		world.Image{Name: "carboy.test/link:latest", Raw: []world.Entry{link("workspace", "/etc"), link("sub", "usr")}},
 		world.Image{Name: "carboy.test/file:latest", Files: map[string][]byte{"workspace": []byte("x")}},
-		world.Image{Name: "carboy.test/passwd:latest", Raw: []world.Entry{link("etc/passwd", "/../../../../../../../../etc/shadow")}})
+		world.Image{Name: "carboy.test/passwd:latest", Raw: []world.Entry{link("etc/passwd", "/../../../../../../../../etc/shadow")}},
+		world.Image{Name: "carboy.test/device:latest", Raw: []world.Entry{{Header: tar.Header{Typeflag: tar.TypeChar, Name: "etc/passwd", Devmajor: 240, Devminor: 77}}}})
 	dir := project(t, map[string]string{"a": "x"})
 	for name, target := range map[string]string{"etc": "/etc", "up": "../../../../etc"} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
@@ -198,6 +199,7 @@ func TestWorkspaceHostile(t *testing.T) {
 		{"link", "/sub/dir", "choose another --workspace-target"},
 		{"file", "/workspace", "choose another --workspace-target"},
 		{"passwd", "/workspace", "agent"},
+		{"device", "/workspace", "not a regular file"}, // no driver has it: to open it says something else
 		{"busybox", "/etc/x", "workspace target"},
 		{"busybox", "/", "workspace target"},
 		{"busybox", "/a/../b", "workspace target"},
@@ -302,7 +304,7 @@ func TestWorkspaceOverlay(t *testing.T) {
 func TestWorkspaceBind(t *testing.T) {
 	r := newRig(t, 1)
 	for _, runtime := range runtimes {
-		dir := project(t, map[string]string{"a": "a\n", ".git/config": "[core]\n", ".git/HEAD": "ref\n", ".envrc": "x\n"})
+		dir := project(t, map[string]string{"a": "a\n", ".git/config": "[core]\n", ".git/HEAD": "ref\n", ".envrc": "x\n", ".claude/settings.json": "{}\n"})
 		work := bottle("--runtime", runtime, "--workspace", dir, "--workspace-mode", "bind")
 		if o := r.run(t, append(work, "--", "true")...); o.code == 0 || !strings.Contains(o.stderr, "belongs to root") {
 			t.Errorf("%s: root's directory: %v", runtime, o)
@@ -316,15 +318,46 @@ func TestWorkspaceBind(t *testing.T) {
 		if o := as("12345", append(work, "--", "true")...); o.code == 0 || !strings.Contains(o.stderr, "belongs to user 65534") {
 			t.Errorf("%s: another's directory: %v", runtime, o)
 		}
-		attempts := []string{"echo >>.git/config", "echo >.git/hooks/pre-commit", "mv .git other", "mv .git/hooks x", "rm .git/config", "echo >>.envrc", "rm .envrc", "chmod 777 .git/hooks"}
-		script := "stat -c %u a; echo more >>a; echo n >new; echo h >.git/HEAD || echo failed\n"
+		for _, name := range []string{".gitmodules", ".git/modules"} {
+			sub := project(t, map[string]string{".git/HEAD": "ref\n"})
+			if err := os.Mkdir(filepath.Join(sub, name), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			ownedBy(t, sub, 65534)
+			if o := as("65534", append(bottle("--runtime", runtime, "--workspace", sub, "--workspace-mode", "bind"), "--", "true")...); o.code == 0 || !strings.Contains(o.stderr, "submodule") {
+				t.Errorf("%s: with %s: %v", runtime, name, o)
+			}
+		}
+		outside := t.TempDir()
+		ownedBy(t, outside, 65534)
+		for gitdir, refused := range map[string]bool{"./bare": true, "absolute": true, "none": true, "./link": true, outside: false} {
+			tree := project(t, map[string]string{"bare/HEAD": "ref\n"})
+			if err := os.Symlink(outside, filepath.Join(tree, "link")); err != nil {
+				t.Fatal(err)
+			}
+			if gitdir == "absolute" {
+				gitdir = filepath.Join(tree, "bare")
+			}
+			put(t, filepath.Join(tree, ".git"), "gitdir: "+gitdir+"\n")
+			ownedBy(t, tree, 65534)
+			o := as("65534", append(bottle("--runtime", runtime, "--workspace", tree, "--workspace-mode", "bind"), "--", "true")...)
+			if (o.code != 0) != refused || strings.Contains(o.stderr, "the file .git leads to") != refused {
+				t.Errorf("%s: gitdir %s: %v", runtime, gitdir, o)
+			}
+		}
+		attempts := []string{
+			"echo >>.git/config", "mkdir .git/hooks", "mv .git other", "rm .git/config", "echo h >.git/HEAD", "chmod 777 .git", "mv .git/HEAD .git/x",
+			"echo .. >.git/commondir", "mkdir .git/evil", "ln .git/config b && echo >>b", "echo >>.envrc", "rm .envrc", "mv a .envrc",
+			"mv .claude .old", "echo >.claude/settings.json", "echo >.claude/settings.local.json", "rm -r .claude",
+		}
+		script := "stat -c %u a; echo more >>a; echo n >new; cat .git/HEAD .claude/settings.json\n"
 		for _, attempt := range attempts {
 			script += "(" + attempt + ") 2>/dev/null && echo '" + attempt + "'\n"
 		}
-		if o := as("65534", append(work, "--", "sh", "-c", script+"true")...); o.code != 0 || o.stdout != "1000\n" || !strings.Contains(o.stderr, "WARNING") || strings.Contains(o.stderr, "carboy diff") {
+		if o := as("65534", append(work, "--", "sh", "-c", script+"true")...); o.code != 0 || o.stdout != "1000\nref\n{}\n" || !strings.Contains(o.stderr, "WARNING") || strings.Contains(o.stderr, "carboy diff") {
 			t.Errorf("%s: %v", runtime, o)
 		}
-		for name, want := range map[string]string{"a": "a\nmore\n", "new": "n\n", ".git/HEAD": "h\n", ".git/config": "[core]\n", ".envrc": "x\n"} {
+		for name, want := range map[string]string{"a": "a\nmore\n", "new": "n\n", ".git/HEAD": "ref\n", ".git/config": "[core]\n", ".envrc": "x\n", ".claude/settings.json": "{}\n"} {
 			text, err := os.ReadFile(filepath.Join(dir, name))
 			info, statErr := os.Stat(filepath.Join(dir, name))
 			if err != nil || statErr != nil || string(text) != want || info.Sys().(*syscall.Stat_t).Uid != 65534 {
@@ -381,6 +414,9 @@ func TestWorkspaceCp(t *testing.T) {
 			}
 			if o := as("cp", from("b"), "/etc/carboy-test"); o.code == 0 {
 				t.Errorf("%s: written as root: %v", runtime, o)
+			}
+			if o := as("cp", from("b"), "/proc/self/root"+out); o.code == 0 || !strings.Contains(o.stderr, "name the file itself") {
+				t.Errorf("%s: led by /proc to what this process has open: %v", runtime, o)
 			}
 			if o := as("cp", from("leak"), out); o.code != 0 {
 				t.Error(o)

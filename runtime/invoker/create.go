@@ -15,34 +15,49 @@ import (
 type Output struct {
 	*os.File
 	user User
-	path string
+	dir  *os.File
+	temp string // its name in dir until Commit
+	name string
 }
 
 // Create makes a file with the user's rights. What is at path is kept until
 // Commit, and is refused unless it is a regular file. The caller ends it with
 // Commit or Discard.
 func (u User) Create(path string) (*Output, error) {
-	path, err := filepath.Abs(path)
+	path = filepath.Clean(path)
+	dir, err := u.open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
-	o := &Output{user: u, path: path}
+	name := filepath.Base(path)
+	o := &Output{user: u, dir: dir, temp: "." + name + "." + rand.Text(), name: name}
 	err = u.Do(func() error {
-		st, err := os.Lstat(path)
-		if err == nil && !st.Mode().IsRegular() {
-			return &fs.PathError{Op: "create", Path: path, Err: errors.New("something that is not a regular file is there")}
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := replaceable(dir, name); err != nil {
 			return err
 		}
-		name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text())
-		o.File, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
+		fd, err := unix.Openat(int(dir.Fd()), o.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+		if err == nil {
+			o.File = os.NewFile(uintptr(fd), path)
+		}
 		return err
 	})
 	if err != nil {
-		return nil, u.explain(err)
+		return nil, errors.Join(u.explain(&fs.PathError{Op: "create", Path: path, Err: err}), dir.Close())
 	}
 	return o, nil
+}
+
+// replaceable allows a regular file, and nothing.
+func replaceable(dir *os.File, name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return errors.New("something that is not a regular file is there")
+	}
+	return err
 }
 
 // Commit puts the file at its path. It is on disk then.
@@ -50,26 +65,19 @@ func (o *Output) Commit() error {
 	if err := o.Sync(); err != nil {
 		return errors.Join(err, o.Discard())
 	}
-	err := o.user.Do(func() error { return os.Rename(o.Name(), o.path) })
+	dir := int(o.dir.Fd())
+	err := o.user.Do(func() error { return unix.Renameat(dir, o.temp, dir, o.name) })
 	if err != nil {
 		return errors.Join(fmt.Errorf("put the file in place: %w", o.user.explain(err)), o.Discard())
 	}
-	return o.Close()
+	return errors.Join(o.Close(), o.dir.Close())
 }
 
 // Discard leaves nothing.
 func (o *Output) Discard() error {
-	err := o.user.Do(func() error { return os.Remove(o.Name()) })
-	return errors.Join(err, o.Close())
-}
-
-// IsDir says whether the user can see a directory there.
-func (u User) IsDir(path string) bool {
-	var dir bool
-	_ = u.Do(func() error { // what cannot be seen is none
-		st, err := os.Stat(path)
-		dir = err == nil && st.IsDir()
-		return err
-	})
-	return dir
+	err := o.user.Do(func() error { return unix.Unlinkat(int(o.dir.Fd()), o.temp, 0) })
+	if err != nil {
+		err = fmt.Errorf("remove the unfinished file: %w", err)
+	}
+	return errors.Join(err, o.Close(), o.dir.Close())
 }

@@ -108,41 +108,6 @@ func (u User) ConfigDir() string {
 	return filepath.Join(u.Home, ".config", "carboy")
 }
 
-// Open opens a regular file for reading with the user's rights. It never
-// waits: a FIFO or a device is refused.
-func (u User) Open(path string) (*os.File, error) {
-	var f *os.File
-	err := u.Do(func() (err error) {
-		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		return nil, u.explain(err)
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// OpenDir opens a directory with the user's rights. What is below it is to be
-// opened from it, in Do.
-func (u User) OpenDir(path string) (*os.File, error) {
-	var f *os.File
-	err := u.Do(func() (err error) {
-		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		return nil, u.explain(err)
-	}
-	return f, nil
-}
-
 // RealPath is the path, without links, of a regular file that the user can
 // open. Root is to use it only where another file in its place does no harm:
 // the user may own a directory on the way.

@@ -118,7 +118,7 @@ func TestOpenNeverWaits(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if _, err := u.ReadFile("/proc/self/exe", 10); err == nil {
+	if _, err := u.ReadFile(os.Args[0], 10); err == nil {
 		t.Error("a file over the limit was read")
 	}
 }
@@ -138,7 +138,7 @@ func TestOpenHasNoCapabilities(t *testing.T) {
 	}
 	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
 	around := "/proc/" + strconv.Itoa(child.Process.Pid) + "/cwd/public"
-	if _, err := (User{}).ReadFile(around, 10); err != nil {
+	if _, err := os.ReadFile(around); err != nil {
 		t.Errorf("root: %v", err)
 	}
 	err := User{UID: 65534, GID: 65534}.Do(func() error {
@@ -155,6 +155,106 @@ func TestOpenHasNoCapabilities(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOpenLeadsToNothingOfRoots has a user's path that names what root has open,
+// in a directory that the user cannot reach.
+func TestOpenLeadsToNothingOfRoots(t *testing.T) {
+	needRoot(t)
+	hidden := t.TempDir()
+	write(t, filepath.Join(hidden, "public"), 0o666, 0)
+	inner := filepath.Join(hidden, "dir")
+	if err := errors.Join(os.Mkdir(inner, 0o777), os.Chmod(inner, 0o777), os.Chmod(hidden, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	shown := t.TempDir()
+	if err := errors.Join(os.Chmod(filepath.Dir(shown), 0o755), os.Chmod(shown, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	open := func(path string) string {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
+	}
+	file, dir := open(filepath.Join(hidden, "public")), open(inner)
+	link := filepath.Join(shown, "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	u := User{UID: 65534, GID: 65534, Name: "nobody"}
+	if err := u.Do(func() error { return os.WriteFile(dir+"/through", nil, 0o600) }); err != nil {
+		t.Fatalf("the user could not get there in any case: %v", err) // else nothing below is proved
+	}
+	for _, path := range []string{file, "/proc/thread-self/cwd/invoker.go", "/proc/self/root/etc/passwd"} {
+		if f, err := u.Open(path); !errors.Is(err, unix.ELOOP) || !strings.Contains(err.Error(), "name the file itself") {
+			t.Errorf("%s: %v, %v", path, f, err)
+		}
+		if got, err := u.RealPath(path); err == nil {
+			t.Errorf("%s is %s", path, got)
+		}
+	}
+	for _, path := range []string{dir, link, dir + "/.", dir + "/../dir"} {
+		if f, err := u.OpenDir(path); !errors.Is(err, unix.ELOOP) {
+			t.Errorf("%s: %v, %v", path, f, err)
+		}
+		if u.IsDir(path) {
+			t.Errorf("%s is seen", path)
+		}
+		if o, err := u.Create(path + "/new"); err == nil {
+			t.Errorf("%s/new: %v", path, o)
+		}
+	}
+	if err := errors.Join(os.Remove(link), os.Symlink(shown, link)); err != nil { // a link of a directory's own is followed
+		t.Fatal(err)
+	}
+	if f, err := u.OpenDir(link); err != nil || f.Close() != nil || !u.IsDir(link) {
+		t.Errorf("a link to the user's own: %v", err)
+	}
+}
+
+func TestOutputAppearsWhole(t *testing.T) {
+	u := User{UID: os.Getuid(), GID: os.Getgid()}
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, path := range []string{"relative", filepath.Join(dir, "absolute"), "relative"} { // and once more, over the first
+		o, err := u.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.WriteString("text"); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != "text" {
+			t.Errorf("%s: %q, %v", path, b, err)
+		}
+		if o, err = u.Create(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.Discard(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, path := range []string{"", ".", "..", dir, "/", dir + "/"} {
+		if o, err := u.Create(path); err == nil {
+			t.Errorf("%q: %v", path, o)
+		}
+	}
+	if err := os.Symlink("relative", "link"); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := u.Create("link"); err == nil {
+		t.Errorf("a link: %v", o)
+	}
+	left, err := os.ReadDir(dir)
+	if len(left) != 3 || err != nil {
+		t.Errorf("%v, %v", left, err)
 	}
 }
 
