@@ -165,7 +165,8 @@ func (h *Host) Now(ctx context.Context, r Result) (*os.File, error) {
 	return tree, err
 }
 
-// settleResult drops the result of a bottle that changed nothing.
+// settleResult drops the result of a bottle that is known to have changed
+// nothing.
 func (h *Host) settleResult(ctx context.Context, record Record) error {
 	r, err := h.Result(ctx, record.Instance)
 	if errdefs.IsNotFound(err) {
@@ -197,7 +198,22 @@ func (h *Host) changed(ctx context.Context, r Result) (_ bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, sides.Close()) }()
-	return sides.Any(ctx)
+	return perhapsChanged(ctx, sides, compareTime)
+}
+
+// compareTime is for the contents of files that were opened for writing. A
+// bottle's end does not wait for an agent that touched what is huge.
+const compareTime = 2 * time.Second
+
+// perhapsChanged says yes where it takes longer to know.
+func perhapsChanged(ctx context.Context, s changes.Sides, limit time.Duration) (bool, error) {
+	short, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	changed, err := s.Any(short)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		return true, nil
+	}
+	return changed, err
 }
 
 // DropResult removes a result for good.

@@ -50,7 +50,7 @@ func (s Sides) Plan(ctx context.Context, t Target) (a Application, err error) {
 				a.Todo = append(a.Todo, c)
 				return nil
 			}
-			done, conflict, err := s.look(t, u, before, upper, c)
+			done, conflict, err := s.look(ctx, t, u, before, upper, c)
 			switch {
 			case err != nil:
 				return err
@@ -89,7 +89,7 @@ func (s Sides) onBoth(t Target, f func(u user, before reader) error) error {
 }
 
 // look compares the target with both sides.
-func (s Sides) look(t Target, u user, before, upper reader, c Change) (done, conflict bool, err error) {
+func (s Sides) look(ctx context.Context, t Target, u user, before, upper reader, c Change) (done, conflict bool, err error) {
 	st, err := u.stat(c.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -106,13 +106,13 @@ func (s Sides) look(t Target, u user, before, upper reader, c Change) (done, con
 	if c.Type == "directory" && st.Mode&unix.S_IFMT == unix.S_IFDIR { // what is in it counts
 		return false, false, nil
 	}
-	if done, err = u.equal(upper, c.Path, &st); err != nil || done {
+	if done, err = u.equal(ctx, upper, c.Path, &st); err != nil || done {
 		return done, false, err
 	}
 	if c.Kind == Added {
 		return false, true, nil
 	}
-	same, err := u.equal(before, c.Path, &st)
+	same, err := u.equal(ctx, before, c.Path, &st)
 	late := !t.Since.IsZero() && time.Unix(st.Ctim.Unix()).After(t.Since)
 	return false, !same || late, err
 }
@@ -123,7 +123,7 @@ func vanished(err error) bool {
 }
 
 // equal says whether a file of the target is that of one side.
-func (u user) equal(side reader, path string, target *unix.Stat_t) (bool, error) {
+func (u user) equal(ctx context.Context, side reader, path string, target *unix.Stat_t) (bool, error) {
 	st, err := side.stat(path)
 	if vanished(err) {
 		return false, nil
@@ -142,7 +142,7 @@ func (u user) equal(side reader, path string, target *unix.Stat_t) (bool, error)
 	case unix.S_IFLNK:
 		return u.sameLink(side, path)
 	case unix.S_IFREG:
-		return u.sameFile(side, path)
+		return u.sameFile(ctx, side, path)
 	default:
 		return false, nil
 	}
@@ -157,7 +157,7 @@ func (u user) sameLink(side reader, path string) (bool, error) {
 	return have == want, err
 }
 
-func (u user) sameFile(side reader, path string) (bool, error) {
+func (u user) sameFile(ctx context.Context, side reader, path string) (bool, error) {
 	a, err := side.openFile(path)
 	if err != nil {
 		return false, err
@@ -168,7 +168,7 @@ func (u user) sameFile(side reader, path string) (bool, error) {
 		return false, err
 	}
 	defer b.Close()
-	different, err := differ(a, b)
+	different, err := differ(ctx, a, b)
 	return !different, err
 }
 

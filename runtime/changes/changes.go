@@ -155,7 +155,7 @@ func names(d reader, path string) (list []string, opaque bool, err error) {
 // directory goes through one directory of the upper side. known says that it
 // was a directory before.
 func (w *walk) directory(path string, known bool) error {
-	if err := errors.Join(context.Cause(w.ctx), tooDeep(path)); err != nil {
+	if err := tooDeep(path); err != nil {
 		return err
 	}
 	list, opaque, err := names(w.upper, path)
@@ -216,6 +216,9 @@ func (w *walk) deleted(path string) error {
 }
 
 func (w *walk) entry(path string, known bool) error {
+	if err := context.Cause(w.ctx); err != nil {
+		return err
+	}
 	now, err := w.upper.stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
