@@ -111,8 +111,21 @@ func (r Result) Since() time.Time {
 }
 
 // Sides opens what was before and what the agent wrote; a live directory as its
-// user. The caller closes them.
+// user. Until the caller closes them nobody's rm or gc takes them away.
 func (h *Host) Sides(ctx context.Context, r Result, who invoker.User) (s changes.Sides, err error) {
+	release, err := h.hold(ctx, r.record().workspaceID())
+	if err != nil {
+		return s, err
+	}
+	if s, err = h.openSides(ctx, r, who); err != nil {
+		return s, errors.Join(err, release())
+	}
+	s.Release = release
+	return s, nil
+}
+
+func (h *Host) openSides(ctx context.Context, r Result, who invoker.User) (s changes.Sides, err error) {
+	s.Live = h.Lives(r.Instance)
 	l, err := h.snapshotLayers(ctx, r.record().workspaceID())
 	if err != nil {
 		return s, err
@@ -193,7 +206,7 @@ func (h *Host) changed(ctx context.Context, r Result) (_ bool, err error) {
 		written, err := os.ReadDir(filepath.Join(l.upper, treeFiles))
 		return len(written) > 0, err
 	}
-	sides, err := h.Sides(ctx, r, invoker.User{})
+	sides, err := h.openSides(ctx, r, invoker.User{})
 	if err != nil {
 		return false, err
 	}

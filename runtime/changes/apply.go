@@ -66,13 +66,16 @@ func (s Sides) Plan(ctx context.Context, t Target) (a Application, err error) {
 }
 
 // within says whether a path, or what it is in, is one of some.
-func within(some map[string]bool, path string) bool {
+func within(some map[string]bool, path string) bool { return nearest(some, path) != "" }
+
+// nearest is that one, or empty.
+func nearest(some map[string]bool, path string) string {
 	for ; path != "" && path != "."; path = filepath.Dir(path) {
 		if some[path] {
-			return true
+			return path
 		}
 	}
-	return false
+	return ""
 }
 
 func (s Sides) upper() reader {
@@ -173,32 +176,68 @@ func (u user) sameFile(ctx context.Context, side reader, path string) (bool, err
 }
 
 // Apply writes what Plan said. It goes on after a failure, so that the errors
-// tell of all that is not written.
+// tell of all that is not written; but then it deletes nothing, as what took the
+// place of that may be missing.
 func (s Sides) Apply(ctx context.Context, t Target, todo []Change) error {
 	upper := s.upper()
 	defer upper.in.Forget()
 	return as(t.User, t.Top, func(target reader) error {
 		u := user{target}
+		last, first := deletions(todo)
 		var errs []error
-		step := func(c Change, f func() error) {
-			if ctx.Err() == nil {
-				if err := f(); err != nil {
-					errs = append(errs, fmt.Errorf("write %q: %w", c.Path, err))
-				}
-			}
-		}
-		for _, c := range slices.Backward(todo) { // what is in a directory comes after it
-			if c.Kind == Deleted {
-				step(c, func() error { return u.do(func() error { return u.remove(c) }) })
-			}
-		}
 		for _, c := range todo {
-			if c.Kind != Deleted {
-				step(c, func() error { return u.write(ctx, upper, c, c.Path) })
+			if c.Kind != Deleted && ctx.Err() == nil {
+				err := u.write(ctx, upper, c, c.Path, func() error { return u.removeAll(first[c.Path]) })
+				errs = append(errs, failed("write", c, err))
 			}
 		}
-		return errors.Join(append(errs, context.Cause(ctx))...)
+		if err := errors.Join(append(errs, context.Cause(ctx))...); err != nil {
+			return err
+		}
+		return u.do(func() error { return u.removeAll(last) })
 	})
+}
+
+func failed(what string, c Change, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %q: %w", what, c.Path, err)
+}
+
+// deletions are those that can wait, and by what another type of file replaces,
+// those that it needs.
+func deletions(todo []Change) (last []Change, first map[string][]Change) {
+	deleted, replaced := map[string]bool{}, map[string]bool{}
+	for _, c := range todo {
+		switch { // a deletion comes before what takes its place
+		case c.Kind == Deleted:
+			deleted[c.Path] = true
+		case deleted[c.Path]:
+			replaced[c.Path] = true
+		}
+	}
+	first = map[string][]Change{}
+	for _, c := range todo {
+		if c.Kind != Deleted {
+			continue
+		}
+		if at := nearest(replaced, c.Path); at != "" {
+			first[at] = append(first[at], c)
+		} else {
+			last = append(last, c)
+		}
+	}
+	return last, first
+}
+
+// removeAll removes what is in a directory before it.
+func (u user) removeAll(all []Change) error {
+	var errs []error
+	for _, c := range slices.Backward(all) {
+		errs = append(errs, failed("delete", c, u.remove(c)))
+	}
+	return errors.Join(errs...)
 }
 
 // remove leaves a directory that holds what the agent did not see.
@@ -220,29 +259,39 @@ func (u user) remove(c Change) error {
 	return nil
 }
 
-func (u user) write(ctx context.Context, from reader, c Change, to string) error {
+// write calls clear once it has what it writes.
+func (u user) write(ctx context.Context, from reader, c Change, to string, clear func() error) error {
 	mode := c.Mode & 0o777
+	put := func(make func(fd int, name string) error) error {
+		return u.do(func() error {
+			if err := clear(); err != nil {
+				return err
+			}
+			return u.replace(to, make)
+		})
+	}
 	switch c.Type {
 	case "directory":
-		return u.do(func() error { return u.makeDirectory(to, mode) })
+		return u.do(func() error {
+			if err := clear(); err != nil {
+				return err
+			}
+			return u.makeDirectory(to, mode)
+		})
 	case "link":
 		target, err := from.readlink(c.Path)
 		if err != nil {
 			return err
 		}
-		return u.do(func() error {
-			return u.replace(to, func(fd int, name string) error { return unix.Symlinkat(target, fd, name) })
-		})
+		return put(func(fd int, name string) error { return unix.Symlinkat(target, fd, name) })
 	default:
 		content, err := from.openFile(c.Path)
 		if err != nil {
 			return err
 		}
 		defer content.Close()
-		return u.do(func() error {
-			return u.replace(to, func(fd int, name string) error {
-				return create(ctx, fd, name, content, func(f *os.File) error { return f.Chmod(fs.FileMode(mode)) })
-			})
+		return put(func(fd int, name string) error {
+			return create(ctx, fd, name, content, func(f *os.File) error { return f.Chmod(fs.FileMode(mode)) })
 		})
 	}
 }

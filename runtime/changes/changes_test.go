@@ -89,3 +89,30 @@ func TestDifferHeedsItsContext(t *testing.T) {
 		t.Errorf("a comparison that is over goes on: %v", err)
 	}
 }
+
+// TestWalkMisses: what vanishes while it is read is an agent's work, or else
+// the tree is being removed.
+func TestWalkMisses(t *testing.T) {
+	for _, live := range []bool{true, false} {
+		for _, gone := range []string{"b", "c", "same"} {
+			s := Sides{
+				Before: tree(t, map[string]string{"same": "same"}),
+				Upper:  tree(t, map[string]string{"a": "a", "b": "b", "c/d": "d", "same": "same"}),
+				Live:   live,
+			}
+			err := s.Walk(t.Context(), func(Change) error { return os.RemoveAll(filepath.Join(s.Upper.Name(), gone)) })
+			if live && err != nil || !live && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("live %v, without %s: %v", live, gone, err)
+			}
+		}
+	}
+}
+
+// TestCloseReleases: the caller's hold ends with what it opened.
+func TestCloseReleases(t *testing.T) {
+	failed := errors.New("failed")
+	s := Sides{Before: tree(t, nil), Upper: tree(t, nil), Release: func() error { return failed }}
+	if err := s.Close(); !errors.Is(err, failed) {
+		t.Error(err)
+	}
+}

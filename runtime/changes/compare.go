@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +22,8 @@ func (w *walk) compare(path string, was, now *unix.Stat_t) error {
 	case unix.S_IFLNK:
 		differ, err = w.targetDiffers(path)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // removed by a living bottle meanwhile
+	if w.vanished(err) {
+		return nil
 	}
 	if err != nil {
 		return err

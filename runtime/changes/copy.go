@@ -32,7 +32,7 @@ func (u user) export(ctx context.Context, from reader, path, to string) error {
 	if c.Type == "special" {
 		return fmt.Errorf("%q is no file, directory or link: %w", path, errdefs.ErrInvalidArgument)
 	}
-	if err := u.write(ctx, from, c, to); err != nil {
+	if err := u.write(ctx, from, c, to, func() error { return nil }); err != nil {
 		return fmt.Errorf("write %q: %w", to, err)
 	}
 	if c.Type != "directory" {
