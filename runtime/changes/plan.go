@@ -37,7 +37,7 @@ func (s Sides) Plan(ctx context.Context, t Target) (a Application, err error) {
 	defer upper.in.Forget()
 	return a, s.onBoth(t, func(u user, before reader) error {
 		removed := map[string]bool{}
-		return s.Walk(ctx, func(c Change) error {
+		err := s.Walk(ctx, func(c Change) error {
 			switch {
 			case withheld(c):
 				a.Withheld = append(a.Withheld, c)
@@ -58,6 +58,10 @@ func (s Sides) Plan(ctx context.Context, t Target) (a Application, err error) {
 			}
 			return nil
 		})
+		if err != nil {
+			return err
+		}
+		return a.withhold(u)
 	})
 }
 

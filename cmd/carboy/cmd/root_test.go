@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"carboy/runtime/changes"
+
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
@@ -23,5 +25,16 @@ func TestWords(t *testing.T) {
 		if got := words(tt.err); got != tt.want {
 			t.Errorf("%q, want %q", got, tt.want)
 		}
+	}
+}
+
+// TestQuestion has what programs take commands from apart.
+func TestQuestion(t *testing.T) {
+	all := []changes.Change{{Kind: "A", Path: ".envrc", Type: "file"}, {Kind: "M", Path: "a", Type: "file"}}
+	if got, want := question(all), "M a\nprograms of yours take commands from these:\nA .envrc\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := question(all[1:]), "M a\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
