@@ -111,8 +111,21 @@ func (r Result) Since() time.Time {
 }
 
 // Sides opens what was before and what the agent wrote; a live directory as its
-// user. The caller closes them.
+// user. Until the caller closes them nobody's rm or gc takes them away.
 func (h *Host) Sides(ctx context.Context, r Result, who invoker.User) (s changes.Sides, err error) {
+	release, err := h.hold(ctx, r.record().workspaceID())
+	if err != nil {
+		return s, err
+	}
+	if s, err = h.openSides(ctx, r, who); err != nil {
+		return s, errors.Join(err, release())
+	}
+	s.Release = release
+	return s, nil
+}
+
+func (h *Host) openSides(ctx context.Context, r Result, who invoker.User) (s changes.Sides, err error) {
+	s.Live = h.Lives(r.Instance)
 	l, err := h.snapshotLayers(ctx, r.record().workspaceID())
 	if err != nil {
 		return s, err
@@ -165,7 +178,8 @@ func (h *Host) Now(ctx context.Context, r Result) (*os.File, error) {
 	return tree, err
 }
 
-// settleResult drops the result of a bottle that changed nothing.
+// settleResult drops the result of a bottle that is known to have changed
+// nothing.
 func (h *Host) settleResult(ctx context.Context, record Record) error {
 	r, err := h.Result(ctx, record.Instance)
 	if errdefs.IsNotFound(err) {
@@ -192,12 +206,27 @@ func (h *Host) changed(ctx context.Context, r Result) (_ bool, err error) {
 		written, err := os.ReadDir(filepath.Join(l.upper, treeFiles))
 		return len(written) > 0, err
 	}
-	sides, err := h.Sides(ctx, r, invoker.User{})
+	sides, err := h.openSides(ctx, r, invoker.User{})
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, sides.Close()) }()
-	return sides.Any(ctx)
+	return perhapsChanged(ctx, sides, compareTime)
+}
+
+// compareTime is for the contents of files that were opened for writing. A
+// bottle's end does not wait for an agent that touched what is huge.
+const compareTime = 2 * time.Second
+
+// perhapsChanged says yes where it takes longer to know.
+func perhapsChanged(ctx context.Context, s changes.Sides, limit time.Duration) (bool, error) {
+	short, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	changed, err := s.Any(short)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		return true, nil
+	}
+	return changed, err
 }
 
 // DropResult removes a result for good.

@@ -7,198 +7,113 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"carboy/runtime/beneath"
-	"carboy/runtime/invoker"
 	"carboy/runtime/workspace"
 )
 
-// Target is a directory that changes are written to, as its user.
-type Target struct {
-	Top   *os.File
-	User  invoker.User
-	Since time.Time // what changed later is another's change; zero: what is not as before
-}
-
-// Application is what would be written.
-type Application struct {
-	Todo      []Change
-	Conflicts []Change // somebody else changed these as well
-	Withheld  []Change // what would make programs of the host run something, or is no file
-}
-
-// user is the target, read and written with its user's rights.
-type user struct{ reader }
-
-// Plan sorts changes by what is to be done about them, and writes nothing.
-func (s Sides) Plan(ctx context.Context, t Target) (a Application, err error) {
-	upper := s.upper()
-	defer upper.in.Forget()
-	return a, s.onBoth(t, func(u user, before reader) error {
-		removed := map[string]bool{}
-		return s.Walk(ctx, func(c Change) error {
-			switch {
-			case withheld(c):
-				a.Withheld = append(a.Withheld, c)
-				return nil
-			case c.Kind == Added && within(removed, c.Path): // another type of file takes its place
-				a.Todo = append(a.Todo, c)
-				return nil
-			}
-			done, conflict, err := s.look(t, u, before, upper, c)
-			switch {
-			case err != nil:
-				return err
-			case conflict:
-				a.Conflicts = append(a.Conflicts, c)
-			case !done:
-				removed[c.Path] = c.Kind == Deleted
-				a.Todo = append(a.Todo, c)
-			}
-			return nil
-		})
-	})
-}
-
-// within says whether a path, or what it is in, is one of some.
-func within(some map[string]bool, path string) bool {
-	for ; path != "" && path != "."; path = filepath.Dir(path) {
-		if some[path] {
-			return true
-		}
-	}
-	return false
-}
-
-func (s Sides) upper() reader {
-	if s.Upper == nil {
-		return reader{beneath.In(s.Before), directly} // Walk finds nothing to open there
-	}
-	return reader{beneath.In(s.Upper), directly}
-}
-
-func (s Sides) onBoth(t Target, f func(u user, before reader) error) error {
-	return as(t.User, t.Top, func(target reader) error {
-		return s.reading(func(before reader) error { return f(user{target}, before) })
-	})
-}
-
-// look compares the target with both sides.
-func (s Sides) look(t Target, u user, before, upper reader, c Change) (done, conflict bool, err error) {
-	st, err := u.stat(c.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return c.Kind == Deleted, c.Kind == Modified, nil
-	case vanished(err):
-		return false, true, nil // somewhere on the way is a link now
-	case err != nil:
-		return false, false, err
-	}
-	if c.Type == "directory" && c.Kind != Deleted {
-		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		return c.Kind == Added && isDir, !isDir, nil
-	}
-	if c.Type == "directory" && st.Mode&unix.S_IFMT == unix.S_IFDIR { // what is in it counts
-		return false, false, nil
-	}
-	if done, err = u.equal(upper, c.Path, &st); err != nil || done {
-		return done, false, err
-	}
-	if c.Kind == Added {
-		return false, true, nil
-	}
-	same, err := u.equal(before, c.Path, &st)
-	late := !t.Since.IsZero() && time.Unix(st.Ctim.Unix()).After(t.Since)
-	return false, !same || late, err
-}
-
-// vanished says that there is nothing, or another type of file on the way.
-func vanished(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
-}
-
-// equal says whether a file of the target is that of one side.
-func (u user) equal(side reader, path string, target *unix.Stat_t) (bool, error) {
-	st, err := side.stat(path)
-	if vanished(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	const permissions = 0o777
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR && target.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return true, nil
-	}
-	if st.Mode&(unix.S_IFMT|permissions) != target.Mode&(unix.S_IFMT|permissions) {
-		return false, nil
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFLNK:
-		return u.sameLink(side, path)
-	case unix.S_IFREG:
-		return u.sameFile(side, path)
-	default:
-		return false, nil
-	}
-}
-
-func (u user) sameLink(side reader, path string) (bool, error) {
-	want, err := side.readlink(path)
-	if err != nil {
-		return false, err
-	}
-	have, err := u.readlink(path)
-	return have == want, err
-}
-
-func (u user) sameFile(side reader, path string) (bool, error) {
-	a, err := side.openFile(path)
-	if err != nil {
-		return false, err
-	}
-	defer a.Close()
-	b, err := u.openFile(path)
-	if err != nil {
-		return false, err
-	}
-	defer b.Close()
-	different, err := differ(a, b)
-	return !different, err
-}
-
 // Apply writes what Plan said. It goes on after a failure, so that the errors
-// tell of all that is not written.
+// tell of all that is not written; but then it deletes nothing, as what took the
+// place of that may be missing.
 func (s Sides) Apply(ctx context.Context, t Target, todo []Change) error {
 	upper := s.upper()
 	defer upper.in.Forget()
 	return as(t.User, t.Top, func(target reader) error {
 		u := user{target}
+		last, first := deletions(todo)
+		var made []Change
 		var errs []error
-		step := func(c Change, f func() error) {
-			if ctx.Err() == nil {
-				if err := f(); err != nil {
-					errs = append(errs, fmt.Errorf("write %q: %w", c.Path, err))
-				}
-			}
-		}
-		for _, c := range slices.Backward(todo) { // what is in a directory comes after it
-			if c.Kind == Deleted {
-				step(c, func() error { return u.do(func() error { return u.remove(c) }) })
-			}
-		}
 		for _, c := range todo {
-			if c.Kind != Deleted {
-				step(c, func() error { return u.write(ctx, upper, c, c.Path) })
+			if c.Kind == Deleted || ctx.Err() != nil {
+				continue
 			}
+			clear := func() error { return u.removeAll(first[c.Path]) }
+			var err error
+			if c.Type == "directory" {
+				err = u.do(func() error { return u.openUp(c, clear, &made) })
+			} else {
+				err = u.write(ctx, upper, c, c.Path, clear)
+			}
+			errs = append(errs, failed("write", c, err))
 		}
-		return errors.Join(append(errs, context.Cause(ctx))...)
+		err := errors.Join(append(errs, context.Cause(ctx))...)
+		return u.do(func() error {
+			if err == nil {
+				err = u.removeAll(last)
+			}
+			return errors.Join(err, u.finish(made))
+		})
 	})
+}
+
+// openUp makes a directory that its user can write to, or makes one so. made
+// takes those that do not have their modes yet.
+func (u user) openUp(c Change, clear func() error, made *[]Change) error {
+	if err := clear(); err != nil {
+		return err
+	}
+	fresh, err := u.makeDirectory(c.Path)
+	if err == nil && c.Kind == Modified {
+		err = u.chmod(c.Path, c.Mode&0o777|0o700)
+	}
+	if err == nil && (fresh || c.Kind == Modified) {
+		*made = append(*made, c)
+	}
+	return err
+}
+
+// finish gives directories their modes, what is in one before it: it may be the
+// last that can be done there.
+func (u user) finish(made []Change) error {
+	var errs []error
+	for _, c := range slices.Backward(made) {
+		errs = append(errs, failed("set the mode of", c, u.chmod(c.Path, c.Mode&0o777)))
+	}
+	return errors.Join(errs...)
+}
+
+func failed(what string, c Change, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %q: %w", what, c.Path, err)
+}
+
+// deletions are those that can wait, and by what another type of file replaces,
+// those that it needs.
+func deletions(todo []Change) (last []Change, first map[string][]Change) {
+	deleted, replaced := map[string]bool{}, map[string]bool{}
+	for _, c := range todo {
+		switch { // a deletion comes before what takes its place
+		case c.Kind == Deleted:
+			deleted[c.Path] = true
+		case deleted[c.Path]:
+			replaced[c.Path] = true
+		}
+	}
+	first = map[string][]Change{}
+	for _, c := range todo {
+		if c.Kind != Deleted {
+			continue
+		}
+		if at := nearest(replaced, c.Path); at != "" {
+			first[at] = append(first[at], c)
+		} else {
+			last = append(last, c)
+		}
+	}
+	return last, first
+}
+
+// removeAll removes what is in a directory before it.
+func (u user) removeAll(all []Change) error {
+	var errs []error
+	for _, c := range slices.Backward(all) {
+		errs = append(errs, failed("delete", c, u.remove(c)))
+	}
+	return errors.Join(errs...)
 }
 
 // remove leaves a directory that holds what the agent did not see.
@@ -220,41 +135,55 @@ func (u user) remove(c Change) error {
 	return nil
 }
 
-func (u user) write(ctx context.Context, from reader, c Change, to string) error {
+// write writes a file or a link, and calls clear once it has what it writes.
+func (u user) write(ctx context.Context, from reader, c Change, to string, clear func() error) error {
 	mode := c.Mode & 0o777
+	put := func(make func(fd int, name string) error) error {
+		return u.do(func() error {
+			if err := clear(); err != nil {
+				return err
+			}
+			return u.replace(to, make)
+		})
+	}
 	switch c.Type {
-	case "directory":
-		return u.do(func() error { return u.makeDirectory(to, mode) })
 	case "link":
 		target, err := from.readlink(c.Path)
 		if err != nil {
 			return err
 		}
-		return u.do(func() error {
-			return u.replace(to, func(fd int, name string) error { return unix.Symlinkat(target, fd, name) })
-		})
+		return put(func(fd int, name string) error { return unix.Symlinkat(target, fd, name) })
 	default:
 		content, err := from.openFile(c.Path)
 		if err != nil {
 			return err
 		}
 		defer content.Close()
-		return u.do(func() error {
-			return u.replace(to, func(fd int, name string) error {
-				return create(ctx, fd, name, content, func(f *os.File) error { return f.Chmod(fs.FileMode(mode)) })
-			})
+		return put(func(fd int, name string) error {
+			return create(ctx, fd, name, content, func(f *os.File) error { return f.Chmod(fs.FileMode(mode)) })
 		})
 	}
 }
 
-func (u user) makeDirectory(name string, mode uint32) error {
+// makeDirectory leaves one alone that is there, and makes one for its user only.
+func (u user) makeDirectory(name string) (fresh bool, err error) {
 	fd, base, err := u.in.Parent(name)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := unix.Mkdirat(fd, base, mode); err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
+	err = unix.Mkdirat(fd, base, 0o700)
+	if !errors.Is(err, unix.EEXIST) {
+		return err == nil, err
 	}
+	st, err := u.in.Stat(name)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		err = unix.ENOTDIR
+	}
+	return false, err
+}
+
+// chmod is for directories.
+func (u user) chmod(name string, mode uint32) error {
 	dir, err := u.in.Open(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err

@@ -43,14 +43,21 @@ type Sides struct {
 	Before *os.File
 	User   *invoker.User // who reads Before; nil is the caller
 	Upper  *os.File      // nil: nothing was written
+	Live   bool          // Upper is still written to: what is in it may vanish
+
+	Release func() error // what Close calls last; may be nil
 }
 
 // Close closes both.
 func (s Sides) Close() error {
-	if s.Upper == nil {
-		return s.Before.Close()
+	errs := []error{s.Before.Close()}
+	if s.Upper != nil {
+		errs = append(errs, s.Upper.Close())
 	}
-	return errors.Join(s.Before.Close(), s.Upper.Close())
+	if s.Release != nil {
+		errs = append(errs, s.Release())
+	}
+	return errors.Join(errs...)
 }
 
 // Walk calls f for each change, directories before what is in them, until it
@@ -62,7 +69,7 @@ func (s Sides) Walk(ctx context.Context, f func(Change) error) error {
 	upper := reader{beneath.In(s.Upper), directly}
 	defer upper.in.Forget()
 	return s.reading(func(before reader) error {
-		w := walk{ctx: ctx, before: before, upper: upper, tell: f}
+		w := walk{ctx: ctx, before: before, upper: upper, live: s.Live, tell: f}
 		return w.directory("", true)
 	})
 }
@@ -92,8 +99,13 @@ type walk struct {
 	ctx    context.Context
 	before reader
 	upper  reader
+	live   bool
 	tell   func(Change) error
 }
+
+// vanished is for what an agent that is at work removed meanwhile. With none,
+// what is missing is no change but a failure.
+func (w *walk) vanished(err error) bool { return w.live && errors.Is(err, fs.ErrNotExist) }
 
 func change(kind, path string, st *unix.Stat_t) Change {
 	c := Change{Kind: kind, Path: path, Type: typeOf(st.Mode), Mode: st.Mode & 0o7777, Size: st.Size}
@@ -136,9 +148,6 @@ func tooDeep(path string) error {
 // names lists a directory, and says whether it hides what is below it.
 func names(d reader, path string) (list []string, opaque bool, err error) {
 	f, err := d.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
-	if errors.Is(err, fs.ErrNotExist) { // a living bottle
-		return nil, false, nil
-	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -155,10 +164,13 @@ func names(d reader, path string) (list []string, opaque bool, err error) {
 // directory goes through one directory of the upper side. known says that it
 // was a directory before.
 func (w *walk) directory(path string, known bool) error {
-	if err := errors.Join(context.Cause(w.ctx), tooDeep(path)); err != nil {
+	if err := tooDeep(path); err != nil {
 		return err
 	}
 	list, opaque, err := names(w.upper, path)
+	if w.vanished(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -216,8 +228,11 @@ func (w *walk) deleted(path string) error {
 }
 
 func (w *walk) entry(path string, known bool) error {
+	if err := context.Cause(w.ctx); err != nil {
+		return err
+	}
 	now, err := w.upper.stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if w.vanished(err) {
 		return nil
 	}
 	if err != nil {

@@ -2,9 +2,10 @@ package changes
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
-	"io/fs"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,8 +22,8 @@ func (w *walk) compare(path string, was, now *unix.Stat_t) error {
 	case unix.S_IFLNK:
 		differ, err = w.targetDiffers(path)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // removed by a living bottle meanwhile
+	if w.vanished(err) {
+		return nil
 	}
 	if err != nil {
 		return err
@@ -61,25 +62,68 @@ func (w *walk) contentDiffers(path string, was, now *unix.Stat_t) (_ bool, err e
 		return false, err
 	}
 	defer b.Close()
-	return differ(a, b)
+	return differ(w.ctx, a, b)
 }
 
-func differ(a, b io.Reader) (bool, error) {
-	const size = 64 << 10
-	x, y := make([]byte, size), make([]byte, size)
-	for {
-		n, errA := io.ReadFull(a, x)
-		m, errB := io.ReadFull(b, y)
+// differ compares what two files hold. It skips what is a hole in both: an agent
+// makes one of a terabyte with one call.
+func differ(ctx context.Context, a, b *os.File) (bool, error) {
+	size, err := sameSize(a, b)
+	if err != nil || size < 0 {
+		return size < 0, err
+	}
+	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
+	for at := int64(0); at < size; {
+		if err := context.Cause(ctx); err != nil {
+			return false, err
+		}
+		if at = min(nextData(a, at, size), nextData(b, at, size)); at == size {
+			break
+		}
+		n, errA := a.ReadAt(x, at)
+		m, errB := b.ReadAt(y, at)
 		if n != m || !bytes.Equal(x[:n], y[:m]) {
 			return true, nil
 		}
 		for _, err := range []error{errA, errB} {
-			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			if err != nil && !errors.Is(err, io.EOF) {
 				return false, err
 			}
 		}
-		if n < size {
-			return false, nil
+		if n == 0 {
+			break // both have become shorter
 		}
+		at += int64(n)
+	}
+	return false, nil
+}
+
+// sameSize is negative for files of two sizes.
+func sameSize(a, b *os.File) (int64, error) {
+	s, err := a.Stat()
+	if err != nil {
+		return 0, err
+	}
+	t, err := b.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if s.Size() != t.Size() {
+		return -1, nil
+	}
+	return s.Size(), nil
+}
+
+// nextData is where data begins again, and the size when there is none. Without
+// the file system's help everything is data.
+func nextData(f *os.File, at, size int64) int64 {
+	next, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return size
+	case err != nil:
+		return at
+	default:
+		return min(next, size)
 	}
 }

@@ -32,22 +32,39 @@ func (u user) export(ctx context.Context, from reader, path, to string) error {
 	if c.Type == "special" {
 		return fmt.Errorf("%q is no file, directory or link: %w", path, errdefs.ErrInvalidArgument)
 	}
-	if err := u.write(ctx, from, c, to); err != nil {
+	if c.Type == "directory" {
+		return u.exportDirectory(ctx, from, c, to)
+	}
+	if err := u.write(ctx, from, c, to, func() error { return nil }); err != nil {
 		return fmt.Errorf("write %q: %w", to, err)
 	}
-	if c.Type != "directory" {
-		return nil
+	return nil
+}
+
+// exportDirectory sets its mode last, with which nothing may be written there;
+// that of one that was there is its user's.
+func (u user) exportDirectory(ctx context.Context, from reader, c Change, to string) error {
+	var fresh bool
+	err := u.do(func() (err error) {
+		fresh, err = u.makeDirectory(to)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write %q: %w", to, err)
 	}
-	list, _, err := names(from, path)
+	list, _, err := names(from, c.Path)
 	if err != nil {
 		return err
 	}
 	for _, name := range list {
-		if err := u.export(ctx, from, join(path, name), join(to, name)); err != nil {
+		if err := u.export(ctx, from, join(c.Path, name), join(to, name)); err != nil {
 			return err
 		}
 	}
-	return nil
+	if !fresh {
+		return nil
+	}
+	return u.do(func() error { return u.chmod(to, c.Mode&0o777) })
 }
 
 // Import puts a file into a tree that an agent may be writing to, in the name of

@@ -29,3 +29,24 @@ func withheld(c Change) bool {
 		return !slices.Contains(harmless, parts[at+1])
 	}
 }
+
+// commanding is what other programs take commands from, in any directory. It is
+// part of projects, and written when its user agrees.
+var commanding = []string{
+	".envrc", ".mcp.json", ".claude/settings.json", ".claude/settings.local.json", ".vscode", ".idea", ".husky",
+}
+
+// Commands says that programs of the host may run what this change says.
+func (c Change) Commands() bool {
+	path := strings.ToLower(c.Path) + "/"
+	for _, name := range commanding {
+		if strings.Contains("/"+path, "/"+name+"/") {
+			return true
+		}
+		dir, _, deep := strings.Cut(name, "/")
+		if deep && c.Type == "link" && strings.HasSuffix("/"+path, "/"+dir+"/") { // to a directory that holds it
+			return true
+		}
+	}
+	return false
+}

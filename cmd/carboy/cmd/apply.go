@@ -24,8 +24,10 @@ func newApply(s *settings) *cobra.Command {
 		Long: `Write what the agent of a bottle, live or ended, changed in its workspace to the
 project it was a copy of, or to DIR, with the rights of the user who calls. What
 was changed there as well since the bottle began is a conflict: then nothing is
-written. Left out are hooks and settings in .git, with which git would run what
-the agent wrote.`,
+written. Left out are hooks and settings of git repositories, with which git would
+run what the agent wrote, and what makes a directory without .git such a
+repository. Named apart are files that other programs take commands from, such as
+.envrc and .vscode.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return fmt.Errorf("give a bottle, and perhaps a directory: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
@@ -71,7 +73,7 @@ func apply(ctx context.Context, w io.Writer, sides changes.Sides, t changes.Targ
 		_, err := fmt.Fprintln(w, "nothing to write")
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "%sto %s, as %s\n", lines(plan.Todo), quotePath(dir), t.User.Name); err != nil {
+	if _, err := fmt.Fprintf(w, "%sto %s, as %s\n", question(plan.Todo), quotePath(dir), t.User.Name); err != nil {
 		return err
 	}
 	if !yes {
@@ -80,6 +82,22 @@ func apply(ctx context.Context, w io.Writer, sides changes.Sides, t changes.Targ
 		}
 	}
 	return sides.Apply(ctx, t, plan.Todo)
+}
+
+// question has what programs take commands from at its end, where it is seen.
+func question(todo []changes.Change) string {
+	var plain, commands []changes.Change
+	for _, c := range todo {
+		if c.Commands() {
+			commands = append(commands, c)
+		} else {
+			plain = append(plain, c)
+		}
+	}
+	if len(commands) == 0 {
+		return lines(plain)
+	}
+	return lines(plain) + "programs of yours take commands from these:\n" + lines(commands)
 }
 
 func lines(all []changes.Change) string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -90,12 +91,16 @@ func report(w io.Writer, err error) int {
 // words is an error as a person reads it: the class at the end of a line is for
 // programs, and what to do stands before it.
 func words(err error) string {
+	classes := []error{
+		errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable, errdefs.ErrAlreadyExists,
+		errdefs.ErrResourceExhausted,
+	}
+	if !errors.Is(err, fs.ErrPermission) { // the kernel has the same words for what happened
+		classes = append(classes, errdefs.ErrPermissionDenied)
+	}
 	lines := strings.Split(err.Error(), "\n")
 	for i := range lines {
-		for _, class := range []error{
-			errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable, errdefs.ErrAlreadyExists,
-			errdefs.ErrPermissionDenied, errdefs.ErrResourceExhausted,
-		} {
+		for _, class := range classes {
 			lines[i] = strings.TrimSuffix(lines[i], ": "+class.Error())
 		}
 	}
