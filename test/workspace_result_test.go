@@ -48,3 +48,20 @@ func TestWorkspaceHeld(t *testing.T) {
 	}
 	r.mustRun(t, "workspace", "prune")
 }
+
+// TestWorkspaceTouched: the end of a bottle compares what was opened for
+// writing, but no hole.
+func TestWorkspaceTouched(t *testing.T) {
+	r := newRig(t, 1)
+	dir := project(t, map[string]string{"disk.img": "begin"})
+	if err := os.Truncate(filepath.Join(dir, "disk.img"), 150<<30); err != nil {
+		t.Fatal(err)
+	}
+	if o := r.run(t, append(bottle("--name", "worker", "--workspace", dir), "--", "touch", "disk.img")...); o.code != 0 {
+		t.Fatal(o)
+	}
+	if o := r.run(t, "diff", "worker"); o.code != 1 {
+		t.Errorf("a result without a change is kept: %v", o)
+	}
+	r.mustRun(t, "workspace", "prune")
+}
