@@ -267,7 +267,7 @@ func (b *Bottle) Down(ctx context.Context) error {
 	}
 	b.agent.close()
 	b.proxy.close()
-	err := b.host.reap(ctx, b.Record, b.lock, b.network)
+	err := errors.Join(b.rejoin(), b.host.reap(ctx, b.Record, b.lock, b.network))
 	if b.proxyLog != nil {
 		err = errors.Join(err, b.proxyLog.Close())
 	}

@@ -67,6 +67,10 @@ func checkSupervisor(t *testing.T, pid int) {
 			t.Errorf("descriptor %d of the supervisor is %s, %v", fd, at, err)
 		}
 	}
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if own := regexp.MustCompile(`(?m):/.*carboy-[a-z2-7]{10}-s$`); err != nil || !own.Match(groups) {
+		t.Errorf("it has no control group of its own: %s, %v", groups, err)
+	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Fatal(err)

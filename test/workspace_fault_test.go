@@ -180,8 +180,11 @@ func TestWorkspaceKilledAgent(t *testing.T) {
 func TestWorkspaceExpires(t *testing.T) {
 	r := newRig(t, 0)
 	dir := project(t, map[string]string{"a": "1"})
-	for name, age := range map[string]time.Duration{"young": 6 * 24 * time.Hour, "old": 8 * 24 * time.Hour} {
-		r.mustRun(t, append(bottle("--name", name, "--workspace", dir), "--", "touch", "new")...)
+	for _, b := range []struct {
+		name string
+		days time.Duration
+	}{{"young", 6}, {"old", 8}} { // a start after the old one would sweep it
+		r.mustRun(t, append(bottle("--name", b.name, "--workspace", dir), "--", "touch", "new")...)
 		var kept struct{ Results []struct{ Instance string } }
 		if err := json.Unmarshal([]byte(r.mustRun(t, "workspace", "ls", "--json")), &kept); err != nil {
 			t.Fatal(err)
@@ -195,7 +198,7 @@ func TestWorkspaceExpires(t *testing.T) {
 		if err := json.Unmarshal(text, &about); err != nil {
 			t.Fatal(err)
 		}
-		about["ended"] = time.Now().Add(-age)
+		about["ended"] = time.Now().Add(-24 * time.Hour * b.days)
 		if text, err = json.Marshal(about); err != nil {
 			t.Fatal(err)
 		}

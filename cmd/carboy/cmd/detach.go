@@ -78,6 +78,7 @@ func detach(ctx context.Context, trace *runtime.Trace) error {
 
 // inBackground reports when the command runs, and has no terminal from then on.
 func (f *runFlags) inBackground(ctx context.Context, b *runtime.Bottle, o supervise.Options) (initproto.Exit, error) {
+	b.Separate()
 	o.Size = initproto.Size{Rows: 24, Cols: 80}
 	o.Say = func(err error) { fmt.Fprintf(os.Stderr, "carboy: %s\n", words(err)) }
 	o.Started = func() {
