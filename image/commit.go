@@ -35,7 +35,7 @@ func (s Store) Commit(ctx context.Context, ref string, c Change) (_ Image, err e
 	if err != nil {
 		return Image{}, err
 	}
-	ctx, release, err := s.lease(ctx)
+	ctx, release, err := s.Lease(ctx)
 	if err != nil {
 		return Image{}, err
 	}

@@ -173,7 +173,7 @@ func (s Store) unpack(ctx context.Context, img containerd.Image) (err error) {
 	if done {
 		return nil
 	}
-	ctx, release, err := s.lease(ctx)
+	ctx, release, err := s.Lease(ctx)
 	if err != nil {
 		return err
 	}

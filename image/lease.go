@@ -15,9 +15,9 @@ import (
 // labels before.
 const leaseTime = 24 * time.Hour
 
-// lease keeps what is under way from the garbage collector. It is released, as
+// Lease keeps what is under way from the garbage collector. It is released, as
 // Release does it, on a context that outlives a cancelled one.
-func (s Store) lease(ctx context.Context) (context.Context, func(keep bool) error, error) {
+func (s Store) Lease(ctx context.Context) (context.Context, func(keep bool) error, error) {
 	l, err := s.Client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseTime), leases.WithLabels(s.LeaseLabels))
 	if err != nil {
 		return nil, nil, fmt.Errorf("create lease: %w", err)

@@ -29,7 +29,7 @@ func (s Store) Pull(ctx context.Context, ref, platform string) (Image, error) {
 }
 
 func (s Store) pull(ctx context.Context, name string, matcher platforms.MatchComparer) (_ Image, err error) {
-	ctx, release, err := s.lease(ctx)
+	ctx, release, err := s.Lease(ctx)
 	if err != nil {
 		return Image{}, err
 	}

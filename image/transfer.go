@@ -15,7 +15,7 @@ import (
 // Import reads an archive as `docker save` or an OCI layout makes it and
 // unpacks its images.
 func (s Store) Import(ctx context.Context, archive io.Reader) (_ []Image, err error) {
-	ctx, release, err := s.lease(ctx)
+	ctx, release, err := s.Lease(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (s Store) Export(ctx context.Context, refs []string, platform string, w io.
 	if err != nil {
 		return err
 	}
-	ctx, release, err := s.lease(ctx)
+	ctx, release, err := s.Lease(ctx)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (p *Plan) setBuild(r Request, b manifest.Bottle) error {
 	if m.Dockerfile != "" {
 		plan.Dockerfile = from(plan.Context, m.Dockerfile)
 	}
-	if !slices.Contains([]string{buildproto.NetworkEgress, buildproto.NetworkNone, buildproto.NetworkHost}, plan.Network) {
+	if !slices.Contains(buildproto.Networks, plan.Network) {
 		return invalid("%s: network %q of build: choose egress, none or host", b.Source, plan.Network)
 	}
 	if r.Image == "" {

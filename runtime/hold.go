@@ -2,38 +2,24 @@ package runtime
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
 )
 
-// holdTime is longer than anybody thinks about a question. It ends the hold of
-// one who was killed where no gc does: those find it among the leases of pulls.
-const holdTime = 24 * time.Hour
-
-// hold keeps a snapshot until its release, whoever removes it meanwhile. It does
-// not say that the snapshot is there.
+// hold keeps a snapshot until its release, whoever removes it meanwhile, or until
+// gc finds that its holder was killed. It does not say that the snapshot is
+// there.
 func (h *Host) hold(ctx context.Context, snapshot string) (release func() error, err error) {
-	labels, err := pullLabels()
+	leased, end, err := h.Images.Lease(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("hold snapshot %s: %w", snapshot, err)
 	}
-	service := h.Client.LeasesService()
-	lease := leases.Lease{ID: "carboy.hold." + rand.Text()}
-	release = func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
-		defer cancel()
-		return h.Images.Release(ctx, lease, false)
-	}
-	_, err = service.Create(ctx, leases.WithID(lease.ID), leases.WithExpiration(holdTime), leases.WithLabels(labels))
-	if err == nil {
-		err = service.AddResource(ctx, lease, leases.Resource{ID: snapshot, Type: "snapshots/" + h.Snapshotter})
-	}
+	id, _ := leases.FromContext(leased)
+	err = h.Client.LeasesService().AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: snapshot, Type: "snapshots/" + h.Snapshotter})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("hold snapshot %s: %w", snapshot, err), release())
+		return nil, errors.Join(fmt.Errorf("hold snapshot %s: %w", snapshot, err), end(false))
 	}
-	return release, nil
+	return func() error { return end(false) }, nil
 }

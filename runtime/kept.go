@@ -43,7 +43,7 @@ func (g *gc) results(ctx context.Context, newestFirst []Result) {
 		ended := time.Since(g.h.endOf(r))
 		if !g.Patient {
 			size, err := g.h.resultSize(ctx, r)
-			copies, copyErr := g.h.chainSize(ctx, r.record().workspaceID(), counted)
+			copies, copyErr := g.h.copySize(ctx, r, counted)
 			if err := errors.Join(err, copyErr); err != nil {
 				g.failed(err) // about this one only
 			}
@@ -70,21 +70,31 @@ func (h *Host) resultSize(ctx context.Context, r Result) (int64, error) {
 	return 0, fmt.Errorf("measure the result of %s: %w", r.Name, err)
 }
 
-// chainSize is that of the snapshots below one which have not been counted.
-func (h *Host) chainSize(ctx context.Context, key string, counted map[string]bool) (total int64, err error) {
+// chainSize is that of a snapshot and those below it which have not been counted.
+func (h *Host) chainSize(ctx context.Context, name string, counted map[string]bool) (total int64, err error) {
 	snapshots := h.Client.SnapshotService(h.Snapshotter)
-	info, err := snapshots.Stat(ctx, key)
-	for err == nil && info.Parent != "" && !counted[info.Parent] {
-		name := info.Parent
+	for name != "" && !counted[name] {
 		counted[name] = true
-		size, usageErr := snapshots.Usage(ctx, name)
-		if usageErr != nil {
-			return total, usageErr
+		size, err := snapshots.Usage(ctx, name)
+		if err != nil {
+			return 0, err
 		}
-		total += size.Size
-		info, err = snapshots.Stat(ctx, name)
+		info, err := snapshots.Stat(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		total, name = total+size.Size, info.Parent
 	}
-	return total, err
+	return total, nil
+}
+
+// copySize is that of the copy that a result is a change of.
+func (h *Host) copySize(ctx context.Context, r Result, counted map[string]bool) (int64, error) {
+	info, err := h.Client.SnapshotService(h.Snapshotter).Stat(ctx, r.record().workspaceID())
+	if err != nil {
+		return 0, err
+	}
+	return h.chainSize(ctx, info.Parent, counted)
 }
 
 // endOf is when a bottle ended, as its record beside the logs tells, or what was
@@ -131,20 +141,8 @@ func (t Tree) swept() Swept { return Swept{Kind: "copy", Name: t.Directory, Inst
 func (t Tree) key() string { return t.lease.Labels[labelTree] }
 
 // treeSize is that of all its layers.
-func (h *Host) treeSize(ctx context.Context, t Tree) (total int64, err error) {
-	snapshots := h.Client.SnapshotService(h.Snapshotter)
-	for name := t.Snapshot; name != ""; {
-		size, err := snapshots.Usage(ctx, name)
-		if err != nil {
-			return 0, err
-		}
-		info, err := snapshots.Stat(ctx, name)
-		if err != nil {
-			return 0, err
-		}
-		total, name = total+size.Size, info.Parent
-	}
-	return total, nil
+func (h *Host) treeSize(ctx context.Context, t Tree) (int64, error) {
+	return h.chainSize(ctx, t.Snapshot, map[string]bool{})
 }
 
 // dropTree leaves alone a tree that a start is at.

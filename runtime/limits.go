@@ -108,17 +108,26 @@ func (b *Bottle) checkLimits() error {
 	return errors.Join(errs...)
 }
 
-// checkLimit looks in version 1's hierarchy of a controller, else in version 2's
-// only one.
-func (b *Bottle) checkLimit(l limit) error {
-	file, want := filepath.Join(cgroupRoot, l.controller, cgroup(b.agentID()), l.file1), l.value1
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		file, want = filepath.Join(cgroupRoot, cgroup(b.agentID()), l.file2), l.value2
-		text, err = os.ReadFile(file)
+// readGroup reads a file of a control group, where it has one name in version 1's
+// hierarchy of a controller, else another in version 2's only one.
+func readGroup(controller, group, file1, file2 string) (text []byte, file string, version int, err error) {
+	file = filepath.Join(cgroupRoot, controller, group, file1)
+	if text, err = os.ReadFile(file); !errors.Is(err, fs.ErrNotExist) {
+		return text, file, 1, err
 	}
+	file = filepath.Join(cgroupRoot, group, file2)
+	text, err = os.ReadFile(file)
+	return text, file, 2, err
+}
+
+func (b *Bottle) checkLimit(l limit) error {
+	text, file, version, err := readGroup(l.controller, cgroup(b.agentID()), l.file1, l.file2)
 	if err != nil {
 		return fmt.Errorf("%s limit: %w", l.controller, err)
+	}
+	want := l.value1
+	if version == 2 {
+		want = l.value2
 	}
 	if have := strings.TrimSpace(string(text)); have != want {
 		return fmt.Errorf("%s limit is %s, not %s", l.controller, have, want)

@@ -2,11 +2,7 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -64,13 +60,8 @@ func (b *Bottle) written(ctx context.Context) ([]string, error) {
 	return dirs, nil
 }
 
-// threadsOf lists a group's in version 1's hierarchy of a controller, else in
-// version 2's only one.
 func threadsOf(group string) []string {
-	text, err := os.ReadFile(filepath.Join(cgroupRoot, "pids", group, "tasks"))
-	if errors.Is(err, fs.ErrNotExist) {
-		text, err = os.ReadFile(filepath.Join(cgroupRoot, group, "cgroup.threads"))
-	}
+	text, _, _, err := readGroup("pids", group, "tasks", "cgroup.threads")
 	if err != nil {
 		return nil // it has ended
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -70,17 +69,14 @@ func groupUsage(id string) (u Usage, err error) {
 		errors.Join(err1, err2, err3, err4, err5)
 }
 
-// read looks in version 1's hierarchy of the controller, else in version 2's
-// only one.
 func (c counter) read(group string) (n int64, version int, err error) {
-	version, field := 1, c.field1
-	text, err := os.ReadFile(filepath.Join(cgroupRoot, c.controller, group, c.file1))
-	if errors.Is(err, fs.ErrNotExist) {
-		version, field = 2, c.field2
-		text, err = os.ReadFile(filepath.Join(cgroupRoot, group, c.file2))
-	}
+	text, _, version, err := readGroup(c.controller, group, c.file1, c.file2)
 	if err != nil {
 		return 0, 0, err
+	}
+	field := c.field1
+	if version == 2 {
+		field = c.field2
 	}
 	for line := range strings.Lines(string(text)) {
 		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")

@@ -2,7 +2,6 @@ package test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
@@ -43,12 +41,7 @@ func contextOf(t testing.TB, files map[string]string) string {
 // unbuild removes what builds leave on purpose: images, and the cache.
 func (r *rig) unbuild(t testing.TB, names ...string) {
 	t.Helper()
-	client, err := r.containerd.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	ctx := namespaces.WithNamespace(context.WithoutCancel(t.Context()), r.namespace)
+	client, ctx := r.client(t)
 	for _, name := range names {
 		if err := client.ImageService().Delete(ctx, name, images.SynchronousDelete()); err != nil && !errdefs.IsNotFound(err) {
 			t.Error(err)
@@ -62,12 +55,7 @@ func (r *rig) unbuild(t testing.TB, names ...string) {
 // blobs are the digests of the namespace's content.
 func (r *rig) blobs(t testing.TB) (all []string) {
 	t.Helper()
-	client, err := r.containerd.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	ctx := namespaces.WithNamespace(context.WithoutCancel(t.Context()), r.namespace)
+	client, ctx := r.client(t)
 	if err := client.ContentStore().Walk(ctx, func(i content.Info) error {
 		all = append(all, i.Digest.String())
 		return nil

@@ -300,7 +300,7 @@ func (r *rig) makeForeign(t *testing.T) {
 }
 
 // client lives as long as the test, and so does its context.
-func (r *rig) client(t *testing.T) (*containerd.Client, context.Context) {
+func (r *rig) client(t testing.TB) (*containerd.Client, context.Context) {
 	t.Helper()
 	client, err := r.containerd.Client()
 	if err != nil {

@@ -26,8 +26,8 @@ type Source struct {
 // Logins finds credentials, in the order of its sources. It is safe for
 // concurrent use and remembers what it found.
 type Logins struct {
-	Sources []Source
-	Say     func(string) // told which credentials are used; nil is silent
+	Sources func() ([]Source, error) // asked only when a registry wants credentials
+	Say     func(string)             // told which credentials are used; nil is silent
 
 	mu    sync.Mutex
 	found map[string]login
@@ -66,7 +66,11 @@ func (l *Logins) find(ctx context.Context, host string) (user, secret string, er
 }
 
 func (l *Logins) search(ctx context.Context, host string) (login, error) {
-	for _, s := range l.Sources {
+	sources, err := l.Sources()
+	if err != nil {
+		return login{}, err
+	}
+	for _, s := range sources {
 		got, err := s.login(ctx, host)
 		if !s.Required && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
 			log.G(ctx).WithField("file", s.Path).Debug("no registry credentials: the file cannot be read")

@@ -39,6 +39,9 @@ const (
 	NetworkHost   = "host"
 )
 
+// Networks are all of them.
+var Networks = []string{NetworkEgress, NetworkNone, NetworkHost}
+
 // Controller is what the controller half works with.
 type Controller struct {
 	Root        string // holds the build cache's records; its lock is the build's

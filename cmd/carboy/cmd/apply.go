@@ -3,7 +3,6 @@ package cmd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -77,7 +76,7 @@ func apply(ctx context.Context, w io.Writer, sides changes.Sides, t changes.Targ
 		return err
 	}
 	if !yes {
-		if err := ask(ctx, "write these changes?"); err != nil {
+		if err := ask(ctx, "write these changes?", "not done"); err != nil {
 			return err
 		}
 	}
@@ -106,21 +105,4 @@ func lines(all []changes.Change) string {
 		_ = printChange(&b, c) // never fails
 	}
 	return b.String()
-}
-
-// ask fails unless somebody at the terminal says yes.
-func ask(ctx context.Context, question string) error {
-	tty, err := openTerminal()
-	if err != nil {
-		return err
-	}
-	defer tty.Close()
-	if _, err := fmt.Fprint(tty, question+" [y/N] "); err != nil {
-		return err
-	}
-	switch strings.ToLower(readLine(ctx, tty)) {
-	case "y", "yes":
-		return nil
-	}
-	return errors.New("not done")
 }

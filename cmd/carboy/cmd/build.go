@@ -141,7 +141,7 @@ func (f *buildFlags) parse() (buildproto.Build, error) {
 	if !slices.Contains([]string{"auto", "plain", "tty", "json"}, b.Progress) {
 		return b, wrong("--progress %q: choose auto, plain, tty or json", b.Progress)
 	}
-	if !slices.Contains([]string{buildproto.NetworkEgress, buildproto.NetworkNone, buildproto.NetworkHost}, b.Network) {
+	if !slices.Contains(buildproto.Networks, b.Network) {
 		return b, wrong("--network %q: choose egress, none or host", b.Network)
 	}
 	for _, h := range b.Hosts {

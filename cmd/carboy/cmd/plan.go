@@ -227,19 +227,24 @@ func (f *runFlags) confirm(ctx context.Context, p *runtime.Plan, o runtime.UpOpt
 	if f.yes {
 		return nil
 	}
+	return ask(ctx, "start this bottle?", "not started")
+}
+
+// ask fails, with what follows from it, unless somebody at the terminal says yes.
+func ask(ctx context.Context, question, otherwise string) error {
 	tty, err := openTerminal()
 	if err != nil {
 		return err
 	}
 	defer tty.Close()
-	if _, err := fmt.Fprint(tty, "start this bottle? [y/N] "); err != nil {
+	if _, err := fmt.Fprint(tty, question+" [y/N] "); err != nil {
 		return err
 	}
 	switch strings.ToLower(readLine(ctx, tty)) {
 	case "y", "yes":
 		return nil
 	default:
-		return errors.New("not started")
+		return errors.New(otherwise)
 	}
 }
 

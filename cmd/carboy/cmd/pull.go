@@ -89,7 +89,7 @@ func showPulls(h *runtime.Host, quiet bool) (end func()) {
 
 // logins are where credentials for registries are looked for, each read and its
 // helpers run with the rights of the user whose they are.
-func (s *settings) logins() (*registry.Logins, error) {
+func (s *settings) logins() (sources []registry.Source, err error) {
 	who, err := invoker.Current()
 	if err != nil {
 		return nil, err
@@ -97,27 +97,26 @@ func (s *settings) logins() (*registry.Logins, error) {
 	of := func(u invoker.User, dir string) registry.Source {
 		return registry.Source{Path: filepath.Join(dir, "config.json"), Read: u.ReadFile, Command: u.Command}
 	}
-	l := &registry.Logins{}
 	if path := s.get("registry-config"); path != "" {
 		named := of(who, path)
 		if !who.IsDir(path) {
 			named.Path = path
 		}
 		named.Required = true
-		l.Sources = append(l.Sources, named)
+		sources = append(sources, named)
 	}
 	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
-		l.Sources = append(l.Sources, of(who, dir))
+		sources = append(sources, of(who, dir))
 	}
 	if who.Home != "" {
-		l.Sources = append(l.Sources, of(who, filepath.Join(who.Home, ".docker")))
+		sources = append(sources, of(who, filepath.Join(who.Home, ".docker")))
 	}
 	if os.Geteuid() == 0 && who.UID != 0 {
 		root, err := invoker.Root()
 		if err != nil {
 			return nil, err
 		}
-		l.Sources = append(l.Sources, of(root, filepath.Join(root.Home, ".docker")))
+		sources = append(sources, of(root, filepath.Join(root.Home, ".docker")))
 	}
-	return l, nil
+	return sources, nil
 }

@@ -38,6 +38,7 @@ type runFlags struct {
 	timings  bool
 	keep     bool
 	pull     string
+	pulls    image.Policy // pull, checked
 	noBuild  bool
 	quiet    bool
 	detach   bool
@@ -140,7 +141,8 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 	if err := f.checkLimits(); err != nil {
 		return err
 	}
-	if _, err := image.ParsePolicy(f.pull); err != nil {
+	var err error
+	if f.pulls, err = image.ParsePolicy(f.pull); err != nil {
 		return err
 	}
 	who, err := invoker.Current()
@@ -168,11 +170,7 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 
 // launch is everything from the host's side.
 func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, plan *runtime.Plan, term terminal, start time.Time) error {
-	options := runtime.UpOptions{Invoker: who.UID, Keep: f.keep, Term: termVariable()}
-	var err error
-	if options.Pull, err = image.ParsePolicy(f.pull); err != nil {
-		return err
-	}
+	options := runtime.UpOptions{Invoker: who.UID, Keep: f.keep, Term: termVariable(), Pull: f.pulls}
 	if plan.Proxy.Binary != "" {
 		binary, err := who.RealPath(plan.Proxy.Binary)
 		if err != nil {

@@ -142,7 +142,7 @@ func (s *settings) host(ctx context.Context) (*runtime.Host, error) {
 	config := runtime.Config{
 		// containerd's and others' tools take it as a URL, too.
 		Address: strings.TrimPrefix(s.get("address"), "unix://"), Namespace: s.get("namespace"), Snapshotter: s.get("snapshotter"),
-		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), DataDir: s.get("data-dir"), Registries: registry.Access{Insecure: s.list("insecure-registry")},
+		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), DataDir: s.get("data-dir"), Registries: registry.Access{Insecure: s.list("insecure-registry"), Logins: &registry.Logins{Sources: s.logins}},
 		PluginDir: s.get("cni-bin-dir"),
 	}
 	var err error
@@ -163,9 +163,6 @@ func (s *settings) host(ctx context.Context) (*runtime.Host, error) {
 		config.Range = ranges[0]
 	}
 	if err := s.checkPaths(); err != nil {
-		return nil, err
-	}
-	if config.Registries.Logins, err = s.logins(); err != nil {
 		return nil, err
 	}
 	return runtime.Open(ctx, config)
