@@ -240,13 +240,15 @@ func TestReboot(t *testing.T) {
 const bootID = "/proc/sys/kernel/random/boot_id"
 
 // reboot ends everything that does not outlive one, and changes the boot id.
+// The supervisor goes first: it must not see the others go.
 func reboot(t *testing.T, r *rig, tasks []int, supervisor int) {
 	t.Helper()
 	shim := parent(t, tasks[1])
+	killPids(t, supervisor)
 	if err := r.containerd.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	killPids(t, append(tasks, supervisor, shim)...)
+	killPids(t, append(tasks, shim)...)
 	for _, pid := range append(tasks, supervisor, shim) {
 		eventually(t, "the end of "+strconv.Itoa(pid), func() bool { _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); return err != nil })
 	}
