@@ -11,6 +11,7 @@ import (
 	"carboy/netns"
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/initproto"
+	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
 )
 
@@ -95,15 +96,17 @@ func isRoot(user string) bool {
 	return name == "root" || strings.Trim(name, "0") == "" && name != ""
 }
 
-// promptPath is on the container's own tmpfs, so it is in no layer.
-const promptPath = "/run/carboy/prompt.md"
-
 // files are what carboy-init writes before any code of the image runs.
-func (b *Bottle) files(what string) []initproto.File {
-	if what != "agent" || b.plan.prompt == "" {
-		return nil
+func (b *Bottle) files(what string) ([]initproto.File, error) {
+	if what != "agent" {
+		return nil, nil
 	}
-	return []initproto.File{{Path: promptPath, Mode: 0o444, Owner: "0:0", Data: []byte(b.plan.prompt + "\n")}}
+	return b.provisions().Files()
+}
+
+// provisions are what the agent is given.
+func (b *Bottle) provisions() provision.Agent {
+	return provision.Agent{User: b.command.User, Prompt: b.plan.prompt}
 }
 
 func (b *Bottle) listen() netip.AddrPort { return netip.AddrPortFrom(netns.ProxyAddr, proxy.Port) }

@@ -105,9 +105,7 @@ func (b *Bottle) environment(image []string) []string {
 	}
 	const local = "localhost,127.0.0.1,::1"
 	env = append(env, "no_proxy="+local, "NO_PROXY="+local, "CARBOY="+b.Name)
-	if b.plan.prompt != "" {
-		env = append(env, "CARBOY_PROMPT_FILE="+promptPath)
-	}
+	env = append(env, b.provisions().Env()...)
 	if b.options.Runsc != "" {
 		env = append(env, "BUN_JSC_useJIT=0") // Bun's JIT crashes under gVisor
 	}

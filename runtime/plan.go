@@ -108,7 +108,7 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
-		func() error { return p.setPolicy(slices.Concat(b.Egress.Allow, r.Allow), b.Egress.Private) },
+		func() error { return p.setPolicy(b.Egress, r.Allow) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setLimits(r, b.Limits) },
 		func() error { return p.setWorkspace(r.Workspace, b.Workspace) },
@@ -162,16 +162,20 @@ func (p *Plan) setName(pinned string) error {
 	return nil
 }
 
-func (p *Plan) setPolicy(allow, private []string) error {
-	for _, s := range allow {
-		pattern, err := policy.ParsePattern(s)
+func (p *Plan) setPolicy(m manifest.Egress, further []string) error {
+	allow := slices.Clone(m.Allow)
+	for _, host := range further {
+		allow = append(allow, manifest.Allowed{Host: host})
+	}
+	for _, a := range allow {
+		pattern, err := policy.ParsePattern(a.Host)
 		if err != nil {
 			return invalid("%w", err)
 		}
 		p.policy.Allow = append(p.policy.Allow, pattern)
 		p.Allow = append(p.Allow, pattern.String())
 	}
-	for _, s := range private {
+	for _, s := range m.Private {
 		prefix, err := parsePrefix(s)
 		if err != nil {
 			return invalid("private address %q: give an address or a prefix, as in 10.1.2.3/32", s)

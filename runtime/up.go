@@ -195,7 +195,11 @@ func (b *Bottle) startCell(ctx context.Context, what string, c *cell, wired <-ch
 	if err := c.start(ctx); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	for _, f := range b.files(what) {
+	files, err := b.files(what)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, f := range files {
 		if err := c.init.Put(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"carboy/runtime/initproto"
 )
@@ -15,26 +19,57 @@ import (
 // are refused, and whatever stands at the path, a FIFO or a device included,
 // is replaced and never opened.
 func writeFile(rootDir string, f initproto.File) error {
-	name := strings.TrimPrefix(path.Clean("/"+f.Path), "/")
-	if name == "" {
-		return errors.New("no file name")
-	}
 	who, err := lookupUser(rootDir, f.Owner)
 	if err != nil {
 		return err
+	}
+	if below, ok := strings.CutPrefix(f.Path, "~/"); ok {
+		f.Path = path.Join(who.home, below)
+	}
+	name := strings.TrimPrefix(path.Clean("/"+f.Path), "/")
+	if name == "" {
+		return errors.New("no file name")
 	}
 	root, err := os.OpenRoot(rootDir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+	if f.Merge {
+		if f.Data, err = merged(root, name, f.Data); err != nil {
+			return err
+		}
+	}
+	if err := makeParents(root, path.Dir(name), who); err != nil {
 		return err
 	}
-	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := root.RemoveAll(name); err != nil {
 		return fmt.Errorf("replace: %w", err)
 	}
 	return create(root, name, f, who)
+}
+
+// makeParents makes what is missing of dir.
+func makeParents(root *os.Root, dir string, who identity) error {
+	home := strings.Trim(path.Clean(who.home), "/")
+	var at string
+	for part := range strings.SplitSeq(dir, "/") {
+		at = path.Join(at, part)
+		err := root.Mkdir(at, 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if home == "" || at != home && !strings.HasPrefix(at, home+"/") {
+			continue
+		}
+		if err := root.Lchown(at, int(who.uid), int(who.gid)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func create(root *os.Root, name string, f initproto.File, who identity) (err error) {
@@ -51,4 +86,50 @@ func create(root *os.Root, name string, f initproto.File, who identity) (err err
 	}
 	_, err = file.Write(f.Data)
 	return err
+}
+
+// merged puts data's members into the object that stands at name. What is no
+// object of a usual size is replaced.
+func merged(root *os.Root, name string, data []byte) ([]byte, error) {
+	var over map[string]any
+	if err := json.Unmarshal(data, &over); err != nil {
+		return nil, err
+	}
+	there, err := readSmall(root, name)
+	if err != nil {
+		return nil, err
+	}
+	var object map[string]any
+	if json.Unmarshal(there, &object) != nil || object == nil {
+		return data, nil
+	}
+	mergeInto(object, over)
+	return json.MarshalIndent(object, "", "  ")
+}
+
+func mergeInto(object, over map[string]any) {
+	for key, value := range over {
+		inner, isObject := value.(map[string]any)
+		if there, ok := object[key].(map[string]any); ok && isObject {
+			mergeInto(there, inner)
+			continue
+		}
+		object[key] = value
+	}
+}
+
+// readSmall never waits: the image may hold a FIFO or a device by that name.
+// What is not a regular file of at most 1 MiB reads as empty.
+func readSmall(root *os.Root, name string) ([]byte, error) {
+	const limit = 1 << 20
+	st, err := root.Lstat(name)
+	if err != nil || !st.Mode().IsRegular() || st.Size() > limit {
+		return nil, nil // makeParents and create tell what is wrong with the path
+	}
+	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, limit))
 }

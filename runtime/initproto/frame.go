@@ -76,14 +76,19 @@ type Hello struct {
 	Build   string `json:"build"`
 }
 
-// File is written before the seal, inside the container, below its root.
-// Missing parents are made with mode 0755. What stood at Path is replaced.
+// File is written before the seal, inside the container, below its root. What
+// stood at Path is replaced.
 type File struct {
+	// Path may begin with ~/, the home directory of Owner.
 	Path string `json:"path"`
 	Mode uint32 `json:"mode"`
-	// Owner is resolved in the container like Spec.User.
+	// Owner is resolved in the container like Spec.User. Missing parents are made
+	// with mode 0755, and are the owner's below his home directory, else root's.
 	Owner string `json:"owner,omitempty"`
 	Data  []byte `json:"data"`
+	// Merge puts the members of Data, a JSON object, into the object that is
+	// there, and objects in it into those that are there; it goes over them.
+	Merge bool `json:"merge,omitempty"`
 }
 
 // Seal ends provisioning: carboy-init drops every capability that neither its

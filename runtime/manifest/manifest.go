@@ -20,12 +20,17 @@ import (
 
 // Agent is agents/NAME.md.
 type Agent struct {
-	Name    string            `yaml:"-"`
-	Source  string            `yaml:"-"` // the file it was read from
-	Prompt  string            `yaml:"-"`
-	Bottle  string            `yaml:"bottle"`
-	Command []string          `yaml:"command"`
-	Env     map[string]string `yaml:"env"`
+	Name        string            `yaml:"-"`
+	Source      string            `yaml:"-"` // the file it was read from
+	Prompt      string            `yaml:"-"`
+	Bottle      string            `yaml:"bottle"`
+	Provider    string            `yaml:"provider"`    // claude, codex or generic
+	Model       string            `yaml:"model"`       // the provider's name of it
+	Permissions string            `yaml:"permissions"` // the provider's word; by default it asks for nothing
+	Command     []string          `yaml:"command"`     // instead of the provider's
+	Args        []string          `yaml:"args"`        // after the provider's own
+	Skills      []string          `yaml:"skills"`      // names of directories
+	Env         map[string]string `yaml:"env"`
 }
 
 // Bottle is bottles/NAME.yaml: what an agent in it may do. An environment
@@ -37,11 +42,31 @@ type Bottle struct {
 	Workdir   string            `yaml:"workdir"`
 	Runtime   string            `yaml:"runtime"`
 	Env       map[string]string `yaml:"env"`
+	Secrets   map[string]string `yaml:"secrets"` // files in /run/secrets; values as in Env, but not literal
 	Egress    Egress            `yaml:"egress"`
 	Proxy     Proxy             `yaml:"proxy"`
 	Limits    Limits            `yaml:"limits"`
 	Workspace Workspace         `yaml:"workspace"`
 	Build     *Build            `yaml:"build"`
+	Git       Git               `yaml:"git"`
+	SSH       []SSH             `yaml:"ssh"`
+}
+
+// Git is what git in the bottle is told.
+type Git struct {
+	Name      string            `yaml:"name"`
+	Email     string            `yaml:"email"`
+	InsteadOf map[string]string `yaml:"instead-of"` // URL that is used, for the prefix that is written
+}
+
+// SSH is a host that the agent may reach by ssh. The key stays outside.
+type SSH struct {
+	Host       string   `yaml:"host"`     // as the agent writes it
+	HostName   string   `yaml:"hostname"` // where it is; default Host
+	Port       uint16   `yaml:"port"`     // default 22
+	User       string   `yaml:"user"`
+	Key        string   `yaml:"key"`         // file of the private key; empty takes one of the caller's ssh-agent
+	KnownHosts []string `yaml:"known-hosts"` // its public keys, as "ssh-ed25519 AAAA..."
 }
 
 // Build is how the image is made that the agent gets: before each start, which
@@ -63,8 +88,26 @@ type Workspace struct {
 
 // Egress is where the proxy may connect to for the agent.
 type Egress struct {
-	Allow   []string `yaml:"allow"`   // host patterns
-	Private []string `yaml:"private"` // private addresses or prefixes that may be reached
+	Allow   []Allowed `yaml:"allow"`
+	Presets []string  `yaml:"presets"` // named lists of hosts
+	Private []string  `yaml:"private"` // private addresses or prefixes that may be reached
+	DLP     string    `yaml:"dlp"`     // block or warn: what pipelock does about secrets on their way out
+	TLS     string    `yaml:"tls"`     // of the hosts that say nothing themselves: intercept or passthrough
+}
+
+// Allowed is a host pattern, written as text alone or as {host, tls}.
+type Allowed struct {
+	Host string `yaml:"host"`
+	TLS  string `yaml:"tls"` // intercept or passthrough
+}
+
+// UnmarshalYAML implements yaml.InterfaceUnmarshaler.
+func (a *Allowed) UnmarshalYAML(unmarshal func(any) error) error {
+	if err := unmarshal(&a.Host); err == nil {
+		return nil
+	}
+	type plain Allowed
+	return unmarshal((*plain)(a))
 }
 
 // Proxy chooses the engine.

@@ -33,7 +33,7 @@ func TestFind(t *testing.T) {
 	if a.Bottle != "dev" || a.Command[1] != "--verbose" || a.Prompt != "You are careful.\n\n--- not the end" || a.Source != "/etc/carboy/agents/reviewer.md" {
 		t.Errorf("agent %+v", a)
 	}
-	if b.Image != "busybox:1" || b.Egress.Allow[1] != "*.b.test" || b.Limits.CPUs != 1.5 || b.Env["B"] != "${B}" {
+	if b.Image != "busybox:1" || b.Egress.Allow[1].Host != "*.b.test" || b.Limits.CPUs != 1.5 || b.Env["B"] != "${B}" {
 		t.Errorf("bottle %+v", b)
 	}
 }
