@@ -11,9 +11,8 @@ import (
 // takes for some without the checks before it: 36 s for 60 KB of brackets.
 const quick = 5 * time.Second
 
-// hostile are documents that are made to hurt who reads them.
-func hostile() map[string]string {
-	const n = maxYAML - 100
+// hostile are documents of about n bytes that are made to hurt who reads them.
+func hostile(n int) map[string]string {
 	bomb := "a: &a [x,x,x,x,x,x,x,x,x]\n"
 	for c := 'b'; c <= 'k'; c++ {
 		bomb += fmt.Sprintf("%c: &%c [%s]\n", c, c, strings.Repeat(fmt.Sprintf("*%c,", c-1), 9))
@@ -60,7 +59,7 @@ func manyKeys(n int) string {
 }
 
 func TestHostileDocuments(t *testing.T) {
-	for name, text := range hostile() {
+	for name, text := range hostile(maxYAML - 100) {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
 			_, bottle := ParseBottle("/x/bottles/y.yaml", []byte(text))
@@ -111,7 +110,7 @@ func FuzzParseAgent(f *testing.F) {
 	f.Add([]byte(agentText))
 	f.Add([]byte("---\n---\n"))
 	f.Add([]byte("---\nbottle: a\nenv: {A: 1.10, B: '${C}'}\n---"))
-	for _, text := range hostile() {
+	for _, text := range hostile(200) {
 		f.Add([]byte("---\n" + text + "\n---\n"))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -137,7 +136,7 @@ func FuzzParseAgent(f *testing.F) {
 
 func FuzzParseBottle(f *testing.F) {
 	f.Add([]byte("image: a\nextends: [b, c]\negress: {allow: [a, {host: b, tls: intercept}]}\nlimits: {cpus: 1.5}\nssh: [{host: a, port: 22}]\n"))
-	for _, text := range hostile() {
+	for _, text := range hostile(200) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
