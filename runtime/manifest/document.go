@@ -30,8 +30,12 @@ const (
 // without what would disturb a terminal.
 func problem(path string, line int, format string, args ...any) error {
 	text := policy.Visible(fmt.Sprintf(format, args...))
-	return fmt.Errorf("%s:%d: %s: %w", policy.Visible(path), line, text, errdefs.ErrInvalidArgument)
+	return fmt.Errorf("%s:%d: %s: %w", shown(path), line, text, errdefs.ErrInvalidArgument)
 }
+
+// shown is a path without what would disturb a terminal: whoever made the
+// directories of a project named them.
+func shown(path string) string { return policy.Visible(path) }
 
 // checkText refuses what is no text that can be shown.
 func checkText(path string, b []byte) error {

@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-
-	"carboy/runtime/proxy/policy"
 )
 
 // Bounds of what a bottle extends, directly or not.
@@ -53,7 +51,7 @@ func (f *family) find(name string, from int, children []Bottle) (Bottle, error) 
 		by = children[len(children)-1].Source
 	}
 	if by != "" {
-		by = " (named by " + policy.Visible(by) + ")"
+		by = " (named by " + shown(by) + ")"
 	}
 	return Bottle{}, missing(f.dirs[from:], "bottle "+name+by, filepath.Join("bottles", name+".yaml"))
 }
@@ -83,7 +81,7 @@ func (f *family) extend(b Bottle, dir int, line []Bottle) (Bottle, error) {
 func (f *family) parent(name string, dir int, line []Bottle) (Bottle, error) {
 	child := line[len(line)-1]
 	if f.read++; f.read > mostParents || len(line) > deepest {
-		return Bottle{}, fmt.Errorf("%s: extends more than %d bottles, or deeper than %d: %w", policy.Visible(child.Source), mostParents, deepest, errdefs.ErrInvalidArgument)
+		return Bottle{}, fmt.Errorf("%s: extends more than %d bottles, or deeper than %d: %w", shown(child.Source), mostParents, deepest, errdefs.ErrInvalidArgument)
 	}
 	return f.find(name, dir, line)
 }
@@ -98,7 +96,7 @@ func circle(b Bottle, children []Bottle) error {
 	for _, c := range append(slices.Clone(children[i:]), b) {
 		names = append(names, c.Name)
 	}
-	return fmt.Errorf("%s extends itself: %s: %w", policy.Visible(b.Source), strings.Join(names, " -> "), errdefs.ErrInvalidArgument)
+	return fmt.Errorf("%s extends itself: %s: %w", shown(b.Source), strings.Join(names, " -> "), errdefs.ErrInvalidArgument)
 }
 
 // over is a bottle with what it leaves open taken from another: of single

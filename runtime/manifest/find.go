@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-
-	"carboy/runtime/proxy/policy"
 )
 
 // OperatorDir is where the operator of a host writes manifests.
@@ -64,7 +62,7 @@ func bottleOf(dirs []Dir, i int, a Agent) (Bottle, error) {
 	}
 	if a.Project && !b.Projects {
 		return Bottle{}, fmt.Errorf("%s: an agent of a project may not use bottle %s: whoever trusts it with that writes `projects: true` into %s: %w",
-			policy.Visible(a.Source), a.Bottle, policy.Visible(b.Source), errdefs.ErrInvalidArgument)
+			shown(a.Source), a.Bottle, shown(b.Source), errdefs.ErrInvalidArgument)
 	}
 	return b, nil
 }
@@ -81,7 +79,7 @@ func missing(dirs []Dir, what, file string) error {
 	var looked []string
 	for _, d := range dirs {
 		if !d.Project || strings.HasPrefix(file, "agents") {
-			looked = append(looked, policy.Visible(filepath.Join(d.Path, file)))
+			looked = append(looked, shown(filepath.Join(d.Path, file)))
 		}
 	}
 	return fmt.Errorf("no %s: looked for %s: %w", what, strings.Join(looked, " and "), errdefs.ErrInvalidArgument)
@@ -118,7 +116,7 @@ func (a Agent) forwardsNothing() error {
 	for key, text := range a.Env {
 		if ParseSource(text).Kind != Literal {
 			return fmt.Errorf("%s: env.%s: an agent of a project may have plain values only: the bottle says what is forwarded: %w",
-				policy.Visible(a.Source), key, errdefs.ErrInvalidArgument)
+				shown(a.Source), key, errdefs.ErrInvalidArgument)
 		}
 	}
 	return nil
@@ -167,7 +165,7 @@ func (b *Bottle) check() error {
 	for file, text := range b.Secrets {
 		if ParseSource(text).Kind == Literal {
 			return fmt.Errorf("%s: secrets.%s: a secret is not written here: give ${NAME}, ?TEXT or credential:NAME: %w",
-				policy.Visible(b.Source), file, errdefs.ErrInvalidArgument)
+				shown(b.Source), file, errdefs.ErrInvalidArgument)
 		}
 	}
 	return nil

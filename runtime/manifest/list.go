@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-
-	"carboy/runtime/proxy/policy"
 )
 
 // mostListed bounds what is looked at of a directory.
@@ -48,7 +46,7 @@ func List(dirs []Dir) ([]Listed, error) {
 func listed(dirs []Dir, i int, agent string) (l Listed) {
 	l.Agent = Agent{Name: agent, Project: dirs[i].Project, Source: filepath.Join(dirs[i].Path, "agents", agent+".md")}
 	if !name.MatchString(agent) {
-		l.Err = fmt.Errorf("%s: %q is no name of an agent: %s: %w", policy.Visible(l.Agent.Source), cut(agent), forms["name"].hint, errdefs.ErrInvalidArgument)
+		l.Err = fmt.Errorf("%s: %q is no name of an agent: %s: %w", shown(l.Agent.Source), cut(agent), forms["name"].hint, errdefs.ErrInvalidArgument)
 		return l
 	}
 	a, err := dirs[i].agent(agent)
@@ -59,21 +57,6 @@ func listed(dirs []Dir, i int, agent string) (l Listed) {
 	l.Agent = a
 	l.Bottle, l.Err = bottleOf(dirs, i, a)
 	return l
-}
-
-// Bottles are the names of all bottles, by the directory that has them.
-func Bottles(dirs []Dir) (map[string][]string, error) {
-	found := map[string][]string{}
-	var errs []error
-	for _, d := range dirs {
-		if d.Project {
-			continue
-		}
-		names, err := d.names("bottles", ".yaml")
-		found[d.Path] = names
-		errs = append(errs, err)
-	}
-	return found, errors.Join(errs...)
 }
 
 // names are those of the files of a kind. A directory that is not there has

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime/beneath"
@@ -111,7 +112,7 @@ func (p projectFiles) open(path string, flags int) (*os.File, error) {
 		return err
 	})
 	if errors.Is(err, unix.ELOOP) {
-		err = fmt.Errorf("in a project no link is followed: %w", err)
+		err = fmt.Errorf("in a project no link is followed: %w", errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}

@@ -45,9 +45,10 @@ func (s secretReader) fetch(ctx context.Context, want runtime.Secret) ([]byte, e
 	return nil, fmt.Errorf("a value of kind %d", want.From.Kind)
 }
 
+// asRequest is the class of errors about what the caller named.
 func asRequest(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errdefs.IsInvalidArgument(err) {
+		return err
 	}
 	return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 }
