@@ -58,7 +58,7 @@ type Request struct {
 // part of what is printed.
 type Plan struct {
 	Agent     string         `json:"agent,omitempty"`
-	Source    string         `json:"source,omitempty"` // of the agent
+	Source    string         `json:"source,omitempty"`  // of the agent
 	Project   bool           `json:"project,omitempty"` // which a project brought
 	Bottle    *BottlePlan    `json:"bottle,omitempty"`
 	Name      string         `json:"name"`
@@ -70,7 +70,7 @@ type Plan struct {
 	Workdir   string         `json:"workdir"`         // empty: the image's
 	Runtime   string         `json:"runtime"`         // auto, runc or runsc
 	Proxy     ProxyPlan      `json:"proxy"`
-	Env       []string       `json:"env"` // names
+	Env       []string       `json:"env"`               // names
 	Secrets   []string       `json:"secrets,omitempty"` // names of files
 	Allow     []string       `json:"allow"`
 	Private   []string       `json:"private"`

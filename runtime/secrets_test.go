@@ -90,7 +90,7 @@ func FuzzVariable(f *testing.F) {
 		lookup := func(string) (string, bool) { return inherited, inherited != "" }
 		name, value, err := Variable(text, lookup)
 		if err != nil {
-			if !errdefs.IsInvalidArgument(err) || value != "" && strings.Contains(err.Error(), value) {
+			if !errdefs.IsInvalidArgument(err) {
 				t.Errorf("%q: %v", text, err)
 			}
 			return

@@ -93,8 +93,8 @@ func checkShown(t *testing.T, err error) {
 func TestPromptThatCannotBeShown(t *testing.T) {
 	for text, want := range map[string]string{
 		"---\nbottle: y\n---\nline\nesc\x1b[2J": "/a.md:5: control character U+001B",
-		"---\nbottle: y\n---\n\xff":              "/a.md:4: not UTF-8",
-		"\xff":                                   "/a.md:1: not UTF-8",
+		"---\nbottle: y\n---\n\xff":             "/a.md:4: not UTF-8",
+		"\xff":                                  "/a.md:1: not UTF-8",
 	} {
 		if _, err := ParseAgent("/a.md", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
