@@ -2,6 +2,9 @@ package runtime
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -118,6 +121,17 @@ func (p *Plan) set(s Secret, value []byte) error {
 
 // Pending are the values that Resolve will fetch.
 func (p *Plan) Pending() []Secret { return slices.Clone(p.pending) }
+
+// Fingerprint tells two plans apart, before their secrets are fetched.
+func (p *Plan) Fingerprint() (string, error) {
+	shown, err := json.Marshal(p)
+	if err != nil {
+		return "", err
+	}
+	hidden, err := json.Marshal([]any{p.prompt, p.env, p.secretFiles, p.pending})
+	sum := sha256.Sum256(append(shown, hidden...))
+	return hex.EncodeToString(sum[:]), err
+}
 
 // Resolve fetches the values that the plan only names. A plan is brought up
 // only after that.

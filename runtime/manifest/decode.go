@@ -114,7 +114,7 @@ func (r *reader) table(n ast.Node, v reflect.Value, f field) {
 		if f.keys.pattern != nil && !f.keys.pattern.MatchString(key) {
 			r.add(entry.Key, "%s: %q is no %s: %s", f.key, cut(key), f.keys.name, f.keys.hint)
 		}
-		if text, ok := r.text(entry.Value, field{key: f.key + "." + cut(key)}); ok {
+		if text, ok := r.text(entry.Value, field{key: f.key + "." + cut(key), form: f.values}); ok {
 			v.SetMapIndex(reflect.ValueOf(key), reflect.ValueOf(text))
 		}
 	}
@@ -158,6 +158,8 @@ func (r *reader) text(n ast.Node, f field) (text string, ok bool) {
 		r.add(n, "%s: a control character", f.key)
 	case f.enum != nil && !slices.Contains(f.enum, text):
 		r.add(n, "%s: unknown %q%s: known are %s", f.key, cut(text), Suggest(text, f.enum), strings.Join(f.enum, ", "))
+	case f.form.quiet && !f.form.pattern.MatchString(text):
+		r.add(n, "%s: %s", f.key, f.form.hint)
 	case f.form.pattern != nil && !f.form.pattern.MatchString(text):
 		r.add(n, "%s: %q is no %s: %s", f.key, cut(text), f.form.name, f.form.hint)
 	default:

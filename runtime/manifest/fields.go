@@ -16,6 +16,7 @@ type field struct {
 	enum     []string
 	form     form
 	keys     form // of a mapping's own keys
+	values   form // of their values
 	required bool
 	own      bool // not inherited
 }
@@ -25,12 +26,15 @@ type form struct {
 	name    string
 	pattern *regexp.Regexp
 	hint    string
+	quiet   bool // what is there instead is not shown
 }
 
 var forms = map[string]form{
-	"name":     {"name", name, "use lower-case letters, digits, '.', '_' and '-', at most 40"},
-	"variable": {"name of a variable", regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "use letters, digits and '_'"},
-	"file":     {"name of a file", regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`), "use letters, digits, '.', '_' and '-', at most 64"},
+	"name":     {name: "name", pattern: name, hint: "use lower-case letters, digits, '.', '_' and '-', at most 40"},
+	"variable": {name: "name of a variable", pattern: regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), hint: "use letters, digits and '_'"},
+	"file":     {name: "name of a file", pattern: regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`), hint: "use letters, digits, '.', '_' and '-', at most 64"},
+	// What ParseSource takes for literal is the secret itself.
+	"reference": {pattern: regexp.MustCompile(`^(\?|credential:|\$\{(.|\n|\r)*\}$)`), hint: "a secret is not written here: give ${NAME}, ?TEXT or credential:NAME", quiet: true},
 }
 
 var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?$`)
@@ -46,7 +50,7 @@ func fields(t reflect.Type) (all []field) {
 			continue
 		}
 		f := field{
-			key: key, index: i, doc: tag.Get("doc"), form: forms[tag.Get("form")], keys: forms[tag.Get("keys")],
+			key: key, index: i, doc: tag.Get("doc"), form: forms[tag.Get("form")], keys: forms[tag.Get("keys")], values: forms[tag.Get("values")],
 			required: tag.Get("required") != "", own: tag.Get("extend") == "own",
 		}
 		if words := tag.Get("enum"); words != "" {

@@ -141,7 +141,7 @@ func ParseBottle(path string, b []byte) (Bottle, error) {
 		return bottle, err
 	}
 	bottle.locate()
-	return bottle, bottle.check()
+	return bottle, nil
 }
 
 // locate makes paths absolute, as who extends the bottle is somewhere else.
@@ -159,14 +159,4 @@ func (b *Bottle) locate() {
 	for i := range b.SSH {
 		b.SSH[i].Key = from(b.SSH[i].Key)
 	}
-}
-
-func (b *Bottle) check() error {
-	for file, text := range b.Secrets {
-		if ParseSource(text).Kind == Literal {
-			return fmt.Errorf("%s: secrets.%s: a secret is not written here: give ${NAME}, ?TEXT or credential:NAME: %w",
-				shown(b.Source), file, errdefs.ErrInvalidArgument)
-		}
-	}
-	return nil
 }

@@ -5,7 +5,8 @@
 //
 // The types here are the format: the decoder and the JSON Schema both read
 // their tags. `yaml` is the key, `doc` what it means, `enum` and `form` what its
-// value has to be, `keys` what a mapping's keys have to be, `required` says that
+// value has to be, `keys` and `values` what a
+// mapping's have to be, `required` says that
 // it must be there, `extend:"own"` that it is not inherited.
 package manifest
 
@@ -37,7 +38,7 @@ type Bottle struct {
 	Workdir   string            `yaml:"workdir" doc:"Working directory in the image."`
 	Runtime   string            `yaml:"runtime" enum:"auto|runc|runsc" doc:"Container runtime."`
 	Env       map[string]string `yaml:"env" keys:"variable" doc:"Environment: a value as it is, ${NAME} from the caller's, ?TEXT asked on the terminal, or credential:NAME from systemd."`
-	Secrets   map[string]string `yaml:"secrets" keys:"file" doc:"Files in /run/secrets: ${NAME}, ?TEXT or credential:NAME, as in env."`
+	Secrets   map[string]string `yaml:"secrets" keys:"file" values:"reference" doc:"Files in /run/secrets: ${NAME}, ?TEXT or credential:NAME, as in env."`
 	Egress    Egress            `yaml:"egress" doc:"Where the proxy connects to for the agent."`
 	Proxy     Proxy             `yaml:"proxy" doc:"The engine of the proxy."`
 	Limits    Limits            `yaml:"limits" doc:"Bounds of the agent's container."`

@@ -71,7 +71,7 @@ func compound(t reflect.Type, f field) schema {
 	case reflect.Struct:
 		return object(t)
 	case reflect.Map:
-		s := schema{"type": "object", "additionalProperties": text(field{})}
+		s := schema{"type": "object", "additionalProperties": text(field{form: f.values})}
 		if f.keys.pattern != nil {
 			s["propertyNames"] = schema{"pattern": f.keys.pattern.String()}
 		}

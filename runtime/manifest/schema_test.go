@@ -26,12 +26,12 @@ var documents = map[string]struct{ good, bad []string }{
 		good: []string{
 			"image: a", "image: 5", "extends: a", "extends: [a, b]", "projects: true", "build: {context: .}", "build:", "egress: {allow: [a, {host: b, tls: intercept}, '*.c:8443']}",
 			"egress: {presets: [claude, npm], private: [10.0.0.1], dlp: warn, tls: passthrough}", "limits: {memory: 1GiB, cpus: 1.5, pids: 64, disk: 5}", "limits: {cpus: 2, pids: 1.0}",
-			"ssh: [{host: a, port: 22, known-hosts: [x]}]", "secrets: {token: ?, a.pem: 'credential:x'}", "workspace: {mode: bind}", "runtime: runsc", "git: {instead-of: {a: b}}", "env: {A: \"b\\nc\"}",
+			"ssh: [{host: a, port: 22, known-hosts: [x]}]", "secrets: {token: '?', a.pem: 'credential:x', b: '${B}'}", "workspace: {mode: bind}", "runtime: runsc", "git: {instead-of: {a: b}}", "env: {A: \"b\\nc\"}",
 		},
 		bad: []string{
 			"imag: a", "image: [a]", "extends: A", "extends: [[a]]", "extends: {a: b}", "projects: 'yes'", "projects: 1", "egress: {alow: [a]}", "egress: {allow: a}", "egress: {allow: [[a]]}",
 			"egress: {allow: [{tls: intercept}]}", "egress: {allow: [{host: a, tls: maybe}]}", "egress: {presets: [clade]}", "egress: {dlp: drop}", "limits: {cpus: many}", "limits: {cpus: '1'}", "limits: {pids: 1.5}",
-			"limits: {pids: -1}", "limits: [a]", "ssh: [{port: 22}]", "ssh: [{host: a, port: 0}]", "ssh: [{host: a, port: 65536}]", "ssh: {host: a}", "secrets: {../x: ?}", "secrets: {.x: ?}", "workspace: {mode: move}",
+			"limits: {pids: -1}", "limits: [a]", "ssh: [{port: 22}]", "ssh: [{host: a, port: 0}]", "ssh: [{host: a, port: 65536}]", "ssh: {host: a}", "secrets: {../x: ?}", "secrets: {a: s3cret}", "secrets: {a: 5}", "secrets: {a: '${A'}", "secrets: {.x: ?}", "workspace: {mode: move}",
 			"runtime: kata", "build: x", "env: {A: \"\\0\"}", "source: x", "parents: [x]", "proxy: {engine: squid}",
 		},
 	},

@@ -233,14 +233,9 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 // one that asked.
 func (f *runFlags) resolve(ctx context.Context, plan *runtime.Plan, who invoker.User) (handed, error) {
 	if f.report != nil {
-		secrets, err := receiveSecrets()
-		if err != nil {
-			return nil, err
-		}
-		return nil, plan.Resolve(ctx, secrets.take)
+		return handed{}, receive(ctx, plan)
 	}
-	secrets := handed{}
-	return secrets, plan.Resolve(ctx, secrets.keep(secretReader{who}.fetch))
+	return gather(ctx, plan, who)
 }
 
 // build makes the agent's image and returns its digest.

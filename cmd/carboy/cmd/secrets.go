@@ -102,8 +102,12 @@ func readDescriptor(ctx context.Context, number string) ([]byte, error) {
 	}
 }
 
-// handed are secrets on their way to a supervisor in the background.
-type handed map[string][]byte
+// handed is what goes to a supervisor in the background: the secrets, and which
+// plan was agreed to.
+type handed struct {
+	Plan    string
+	Secrets map[string][]byte
+}
 
 func handedKey(s runtime.Secret) string {
 	if s.File {
@@ -112,39 +116,43 @@ func handedKey(s runtime.Secret) string {
 	return "variable " + s.Name
 }
 
-// keep fetches and remembers.
-func (h handed) keep(fetch func(context.Context, runtime.Secret) ([]byte, error)) func(context.Context, runtime.Secret) ([]byte, error) {
-	return func(ctx context.Context, s runtime.Secret) ([]byte, error) {
-		value, err := fetch(ctx, s)
-		h[handedKey(s)] = value
+// gather fetches the secrets of a plan, and remembers them.
+func gather(ctx context.Context, plan *runtime.Plan, who invoker.User) (h handed, err error) {
+	h.Secrets = map[string][]byte{}
+	if h.Plan, err = plan.Fingerprint(); err != nil {
+		return h, err
+	}
+	reader := secretReader{who}
+	return h, plan.Resolve(ctx, func(ctx context.Context, s runtime.Secret) ([]byte, error) {
+		value, err := reader.fetch(ctx, s)
+		h.Secrets[handedKey(s)] = value
 		return value, err
-	}
+	})
 }
 
-// take is fetch where another process has asked already.
-func (h handed) take(_ context.Context, s runtime.Secret) ([]byte, error) {
-	value, ok := h[handedKey(s)]
-	if !ok {
-		return nil, errors.New("the manifest asks for it only since the start")
-	}
-	return value, nil
-}
-
-// receiveSecrets is nil where nobody has asked yet.
-func receiveSecrets() (h handed, err error) {
+// receive is gather where another process has asked already. Manifests that
+// were changed meanwhile, by an agent whose project they are in perhaps, are
+// not what was agreed to.
+func receive(ctx context.Context, plan *runtime.Plan) error {
 	f, err := inheritedFile(secretsVariable)
-	if f == nil || err != nil {
-		return nil, err
+	if err != nil || f == nil {
+		return errors.Join(errors.New("there is no word from the process that was asked"), err)
 	}
 	defer f.Close()
+	var h handed
 	if err := json.NewDecoder(f).Decode(&h); err != nil {
-		return nil, fmt.Errorf("receive the secrets: %w", err)
+		return fmt.Errorf("receive the secrets: %w", err)
 	}
-	return h, nil
+	if now, err := plan.Fingerprint(); err != nil || now != h.Plan {
+		return errors.Join(errors.New("the manifests have changed since they were shown: start again"), err)
+	}
+	return plan.Resolve(ctx, func(_ context.Context, s runtime.Secret) ([]byte, error) {
+		return h.Secrets[handedKey(s)], nil
+	})
 }
 
-// pipe returns an end to read the secrets from, which the caller closes. They
-// are in no file: who reads gets them from memory.
+// pipe returns an end to read it from, which the caller closes. It is in no
+// file: who reads gets it from memory.
 func (h handed) pipe() (*os.File, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
