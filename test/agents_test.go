@@ -123,6 +123,7 @@ func TestSecretsElsewhere(t *testing.T) {
 		want  string
 	}{
 		{[]string{"--secret", "ASKED=" + own, "--secret", "GIVEN=fd:3"}, 0, digest("own-piped\n")},
+		{[]string{"--secret", "ASKED=" + own, "--secret", "GIVEN=fd:0"}, 0, digest("own-typed")},
 		{[]string{"--secret", "ASKED=" + roots, "--secret", "GIVEN=" + own}, 2, "permission denied (opened as dev, who called sudo)"},
 		{[]string{"--secret", "ASKED=" + own}, 2, "the systemd unit needs `LoadCredential=given:FILE`"},
 		{[]string{"--secret", "GIVEN=" + own}, 2, "there is no terminal to ask for ASKED on: give it by --secret ASKED=FILE"},
@@ -130,7 +131,7 @@ func TestSecretsElsewhere(t *testing.T) {
 	} {
 		c := r.command(t, append([]string{"run", "asks", "--yes"}, tt.flags...)...)
 		c.Env = append(c.Env, "SUDO_UID=4321", "SUDO_GID=4321")
-		c.ExtraFiles = []*os.File{read}
+		c.ExtraFiles, c.Stdin = []*os.File{read}, strings.NewReader("typed\n")
 		if o := finish(t, c); o.code != tt.code || !strings.Contains(o.stdout+o.stderr, tt.want) {
 			t.Errorf("%q: %v, want %d and %q", tt.flags, o, tt.code, tt.want)
 		}

@@ -78,10 +78,14 @@ func (s secretReader) credential(name string) ([]byte, error) {
 // readDescriptor reads all that comes on a descriptor of the caller's.
 func readDescriptor(ctx context.Context, number string) ([]byte, error) {
 	fd, err := strconv.ParseUint(number, 10, 16)
-	if err != nil || !inherited(int(fd)) {
+	if err != nil || fd == 1 || fd == 2 || !inherited(int(fd)) {
 		return nil, fmt.Errorf("fd:%s: not a file descriptor that the caller opened: %w", number, errdefs.ErrInvalidArgument)
 	}
-	f := os.NewFile(uintptr(fd), "fd:"+number)
+	f := os.Stdin // stays open: its number must not become another file's
+	if fd != 0 {
+		f = os.NewFile(uintptr(fd), "fd:"+number)
+		defer f.Close()
+	}
 	type result struct {
 		b   []byte
 		err error
@@ -89,7 +93,7 @@ func readDescriptor(ctx context.Context, number string) ([]byte, error) {
 	done := make(chan result, 1)
 	go func() {
 		b, err := io.ReadAll(io.LimitReader(f, mostSecret+1))
-		done <- result{b, errors.Join(err, f.Close())}
+		done <- result{b, err}
 	}()
 	select {
 	case r := <-done:
