@@ -42,6 +42,9 @@ var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?$`)
 // ValidName says whether an agent or a bottle can have that name.
 func ValidName(s string) bool { return name.MatchString(s) }
 
+// ValidSkill says whether a directory of a skill can have that name.
+func ValidSkill(s string) bool { return forms["file"].pattern.MatchString(s) }
+
 func fields(t reflect.Type) (all []field) {
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag

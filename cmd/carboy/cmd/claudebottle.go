@@ -160,7 +160,15 @@ func (x *conversion) agent(name string, a oldAgent) error {
 		}
 		return r
 	}, a.Prompt))
-	d, err := draftAgent(x.dir, x.names["agent"][name], agentDraft{Bottle: bottle, Provider: "claude", Skills: a.Skills}, prompt)
+	var skills []string
+	for _, s := range a.Skills {
+		if !manifest.ValidSkill(s) {
+			x.note("agent %s: skill %q is no name here, and is left out", name, s)
+			continue
+		}
+		skills = append(skills, s)
+	}
+	d, err := draftAgent(x.dir, x.names["agent"][name], agentDraft{Bottle: bottle, Provider: "claude", Skills: skills}, prompt)
 	x.drafts = append(x.drafts, d)
 	return err
 }
