@@ -108,7 +108,7 @@ func (b *Bottle) files(what string) ([]initproto.File, error) {
 // provisions are what the agent is given.
 func (b *Bottle) provisions() provision.Agent {
 	a := b.plan.provision
-	a.User, a.Workdir, a.Root, a.Variables = b.command.User, b.command.Dir, b.root, b.plan.env
+	a.User, a.Workdir, a.Root, a.Variables, a.Secrets = b.command.User, b.command.Dir, b.root, b.plan.env, b.plan.secretFiles
 	return a
 }
 

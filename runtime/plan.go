@@ -13,6 +13,7 @@ import (
 
 	"carboy/image"
 	"carboy/runtime/manifest"
+	"carboy/runtime/manifest/presets"
 	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
 	"carboy/runtime/proxy/policy"
@@ -33,7 +34,9 @@ type Request struct {
 	Image       string
 	Command     []string
 	Allow       []string
+	Presets     []string
 	Env         []string // NAME=VALUE, or NAME to forward
+	Secrets     []string // NAME=FILE, NAME=fd:NUMBER or NAME=credential:NAME
 	User        string
 	Workdir     string
 	Runtime     string
@@ -56,6 +59,8 @@ type Request struct {
 
 	// Lookup finds a variable of the caller's environment.
 	Lookup func(name string) (string, bool)
+	// Stored finds a login that the caller has stored, empty without one.
+	Stored func(name string) (string, error)
 }
 
 // Plan is a bottle that could be brought up. It is made without looking at
@@ -63,7 +68,9 @@ type Request struct {
 // part of what is printed.
 type Plan struct {
 	Agent     string         `json:"agent,omitempty"`
-	Source    string         `json:"source,omitempty"` // of the agent
+	Source    string         `json:"source,omitempty"`  // of the agent
+	Project   bool           `json:"project,omitempty"` // which a project brought
+	Bottle    *BottlePlan    `json:"bottle,omitempty"`
 	Name      string         `json:"name"`
 	Pinned    bool           `json:"pinned"`
 	Image     string         `json:"image"`
@@ -73,7 +80,8 @@ type Plan struct {
 	Workdir   string         `json:"workdir"`         // empty: the image's
 	Runtime   string         `json:"runtime"`         // auto, runc or runsc
 	Proxy     ProxyPlan      `json:"proxy"`
-	Env       []string       `json:"env"` // names
+	Env       []string       `json:"env"`               // names
+	Secrets   []string       `json:"secrets,omitempty"` // names of files
 	Allow     []string       `json:"allow"`
 	Private   []string       `json:"private"`
 	Limits    PlanLimits     `json:"limits"`
@@ -89,9 +97,18 @@ type Plan struct {
 	HasPrompt   bool     `json:"prompt"`
 	HasTask     bool     `json:"task"`
 
-	env       map[string]string
-	policy    policy.Policy
-	provision provision.Agent
+	env         map[string]string
+	secretFiles map[string][]byte // by name, in /run/secrets
+	pending     []Secret
+	policy      policy.Policy
+	provision   provision.Agent
+}
+
+// BottlePlan is which manifests say what the agent may do.
+type BottlePlan struct {
+	Name    string   `json:"name"`
+	Source  string   `json:"source"`
+	Parents []string `json:"parents,omitempty"` // the files that it extends
 }
 
 // ProxyPlan is which engine is used and where it comes from.
@@ -108,7 +125,7 @@ func NewPlan(r Request) (*Plan, error) {
 		a, b = *r.Agent, *r.Bottle
 	}
 	p := &Plan{
-		Agent: a.Name, Source: a.Source,
+		Agent: a.Name, Source: a.Source, Project: a.Project,
 		User:    cmp.Or(r.User, b.User),
 		Workdir: cmp.Or(r.Workdir, b.Workdir),
 		Runtime: cmp.Or(r.Runtime, b.Runtime, "auto"),
@@ -118,13 +135,16 @@ func NewPlan(r Request) (*Plan, error) {
 	if len(p.Command) == 0 {
 		p.Command = a.Command
 	}
+	if b.Source != "" {
+		p.Bottle = &BottlePlan{Name: b.Name, Source: b.Source, Parents: b.Parents}
+	}
 	for _, step := range []func() error{
 		func() error { return p.setBuild(r, b) },
 		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
 		func() error { return p.setProvider(r, a) },
-		func() error { return p.setPolicy(b.Egress, r.Allow) },
+		func() error { return p.setPolicy(b.Egress, r) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setLimits(r, b.Limits) },
 		func() error { return p.setWorkspace(r.Workspace, b.Workspace) },
@@ -178,9 +198,13 @@ func (p *Plan) setName(pinned string) error {
 	return nil
 }
 
-func (p *Plan) setPolicy(m manifest.Egress, further []string) error {
+func (p *Plan) setPolicy(m manifest.Egress, r Request) error {
 	allow := slices.Clone(m.Allow)
-	for _, host := range further {
+	listed, err := presetHosts(slices.Concat(m.Presets, r.Presets))
+	if err != nil {
+		return err
+	}
+	for _, host := range slices.Concat(listed, r.Allow) {
 		allow = append(allow, manifest.Allowed{Host: host})
 	}
 	for _, a := range allow {
@@ -201,6 +225,20 @@ func (p *Plan) setPolicy(m manifest.Egress, further []string) error {
 	}
 	p.Allow, p.Private = sortedSet(p.Allow), sortedSet(p.Private)
 	return nil
+}
+
+func presetHosts(names []string) (hosts []string, err error) {
+	for _, name := range names {
+		preset, ok := presets.Find(name)
+		if !ok {
+			known := presets.Names()
+			return nil, invalid("no preset %q%s: known are %s", name, manifest.Suggest(name, known), strings.Join(known, ", "))
+		}
+		for _, h := range preset.Hosts {
+			hosts = append(hosts, h.Host)
+		}
+	}
+	return hosts, nil
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {

@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"carboy/runtime/manifest"
@@ -33,28 +32,36 @@ func (p *Plan) setProvider(r Request, a manifest.Agent) error {
 }
 
 // addLogin forwards what logs the provider's program in, where the caller has
-// it and nothing else was said.
+// it and nothing else was said. An agent of a project gets nothing unasked.
 func (p *Plan) addLogin(r Request) error {
 	names := p.provision.Credentials()
-	for _, name := range names {
-		if _, ok := p.env[name]; ok {
-			p.Login = name
-			return nil
-		}
+	if i := slices.IndexFunc(names, func(name string) bool { return slices.Contains(p.Env, name) }); i >= 0 {
+		p.Login = names[i]
+		return nil
+	}
+	if p.Project {
+		return nil
 	}
 	for _, name := range names {
-		value, ok := r.Lookup(name)
-		if !ok || value == "" {
+		value, err := r.login(name)
+		if err != nil || value == "" {
+			if err != nil {
+				return err
+			}
 			continue
 		}
-		p.Login = name
-		if err := p.addEnv(name, value); err != nil {
-			return err
-		}
-		break
+		p.Login, p.Env = name, sortedSet(append(p.Env, name))
+		return p.addEnv(name, value)
 	}
-	p.Env = slices.Sorted(maps.Keys(p.env))
 	return nil
+}
+
+// login is the caller's variable, else what he has stored.
+func (r Request) login(name string) (string, error) {
+	if value, ok := r.Lookup(name); ok || r.Stored == nil {
+		return value, nil
+	}
+	return r.Stored(name)
 }
 
 // LoginNames are the variables of which one would log the provider's program

@@ -33,8 +33,12 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 	r := f.Request
 	r.Lookup = os.LookupEnv
 	var asked manifest.Proxy
+	if err := f.findWorkspace(&r.Workspace); err != nil {
+		return nil, err
+	}
 	if agent != "" {
-		a, b, err := manifest.Find(manifestDirs(who), agent)
+		dirs := manifestDirs(who, r.Workspace.Directory)
+		a, b, err := manifest.Find(dirs, agent)
 		if err != nil {
 			return nil, err
 		}
@@ -47,9 +51,6 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 		return nil, err
 	}
 	r.Task = f.Task
-	if err := f.findWorkspace(&r.Workspace); err != nil {
-		return nil, err
-	}
 	r.Engine, r.ProxyImage = chooseProxy(s, asked, r.ProxyBinary)
 	if f.envFile != "" {
 		fromFile, err := readEnvFile(who, f.envFile)
@@ -95,16 +96,6 @@ func chooseProxy(s *settings, asked manifest.Proxy, binary string) (engine, imag
 		image = ""
 	}
 	return engine, image
-}
-
-// manifestDirs: a user's own files first, read with his rights.
-func manifestDirs(who invoker.User) []manifest.Dir {
-	var dirs []manifest.Dir
-	if own := who.ConfigDir(); own != "" {
-		dirs = append(dirs, manifest.Dir{Path: own, ReadFile: who.ReadFile})
-	}
-	caller := invoker.User{UID: os.Geteuid()}
-	return append(dirs, manifest.Dir{Path: manifest.OperatorDir, ReadFile: caller.ReadFile})
 }
 
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(=|$)`)
@@ -155,7 +146,13 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	if p.Source != "" {
 		agent += " (" + quote(p.Source) + ")"
 	}
+	if p.Project {
+		agent += " BROUGHT BY THE PROJECT"
+	}
 	row("agent", agent)
+	if b := p.Bottle; b != nil {
+		row("bottle", bottleText(b.Name, b.Source, b.Parents))
+	}
 	row("image", p.Image)
 	if b := p.Build; b != nil {
 		row("built from", quote(b.Context)+" ("+quote(cmp.Or(b.Dockerfile, "Dockerfile"))+", network "+b.Network+")")
@@ -181,12 +178,24 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	row("runtime", runtimeText)
 	row("proxy", proxyText(p.Proxy))
 	row("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))
+	if len(p.Secrets) > 0 {
+		row("secret files", strings.Join(p.Secrets, " "))
+	}
 	row("allowed hosts", cmp.Or(strings.Join(p.Allow, " "), "(none)"))
 	if len(p.Private) > 0 {
 		row("private addresses", strings.Join(p.Private, " "))
 	}
 	row("limits", limitsText(p.Limits))
 	return t.Flush()
+}
+
+// bottleText says where what a bottle may do is written.
+func bottleText(name, source string, parents []string) string {
+	text := name + " (" + quote(source) + ")"
+	if len(parents) > 0 {
+		text += " extends " + quoteAll(parents)
+	}
+	return text
 }
 
 // workspaceText says what becomes of an agent's changes.

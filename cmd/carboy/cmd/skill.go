@@ -39,9 +39,14 @@ func readSkills(who invoker.User, a *manifest.Agent) ([]skill.Skill, error) {
 }
 
 // skillPlaces are beside the agent, and for a user's own agents where the
-// providers' programs have them, too.
+// providers' programs have them, too. A project's are in the project, whatever
+// links it holds.
 func skillPlaces(who invoker.User, a *manifest.Agent, name string) []skillPlace {
 	base := filepath.Dir(filepath.Dir(a.Source))
+	if a.Project {
+		project := filepath.Dir(base)
+		return []skillPlace{{who, project, filepath.Join(".carboy/skills", name)}, {who, project, filepath.Join(".claude/skills", name)}}
+	}
 	if base == manifest.OperatorDir {
 		return []skillPlace{{owner: invoker.User{UID: os.Geteuid()}, top: filepath.Join(base, "skills", name)}}
 	}
