@@ -14,8 +14,10 @@ import (
 	"carboy/image"
 	"carboy/runtime/manifest"
 	"carboy/runtime/manifest/presets"
+	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/skill"
 )
 
 // DefaultUser runs an agent whose image names no user, or root: root is only
@@ -49,8 +51,16 @@ type Request struct {
 	TTY         bool
 	Stdin       bool
 
+	Provider      string
+	Model         string
+	Task          string
+	RemoteControl bool
+	Skills        []skill.Skill // that the agent's manifest names
+
 	// Lookup finds a variable of the caller's environment.
 	Lookup func(name string) (string, bool)
+	// Stored finds a login that the caller has stored, empty without one.
+	Stored func(name string) (string, error)
 }
 
 // Plan is a bottle that could be brought up. It is made without looking at
@@ -78,13 +88,20 @@ type Plan struct {
 	Workspace *WorkspacePlan `json:"workspace,omitempty"`
 	TTY       bool           `json:"tty"`
 	Stdin     bool           `json:"stdin"`
-	HasPrompt bool           `json:"prompt"`
+
+	Provider    string   `json:"provider"`
+	Login       string   `json:"login,omitempty"` // the variable that logs the provider's program in
+	Model       string   `json:"model,omitempty"`
+	Permissions string   `json:"permissions,omitempty"`
+	Skills      []string `json:"skills"`
+	HasPrompt   bool     `json:"prompt"`
+	HasTask     bool     `json:"task"`
 
 	env         map[string]string
 	secretFiles map[string][]byte // by name, in /run/secrets
 	pending     []Secret
 	policy      policy.Policy
-	prompt      string
+	provision   provision.Agent
 }
 
 // BottlePlan is which manifests say what the agent may do.
@@ -108,7 +125,7 @@ func NewPlan(r Request) (*Plan, error) {
 		a, b = *r.Agent, *r.Bottle
 	}
 	p := &Plan{
-		Agent: a.Name, Source: a.Source, Project: a.Project, prompt: a.Prompt, HasPrompt: a.Prompt != "",
+		Agent: a.Name, Source: a.Source, Project: a.Project,
 		User:    cmp.Or(r.User, b.User),
 		Workdir: cmp.Or(r.Workdir, b.Workdir),
 		Runtime: cmp.Or(r.Runtime, b.Runtime, "auto"),
@@ -126,6 +143,7 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
+		func() error { return p.setProvider(r, a) },
 		func() error { return p.setPolicy(b.Egress, r) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setLimits(r, b.Limits) },
@@ -266,7 +284,7 @@ func (p *Plan) check() error {
 	if p.Workdir != "" && !strings.HasPrefix(p.Workdir, "/") {
 		return invalid("working directory %q: give an absolute path in the image", p.Workdir)
 	}
-	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private} {
+	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private, &p.Skills} {
 		if *list == nil {
 			*list = []string{} // JSON readers want [] and not null
 		}

@@ -62,7 +62,7 @@ func TestPlanOfDefaults(t *testing.T) {
 
 func TestPlanOfManifests(t *testing.T) {
 	p := mustPlan(t, fromManifests())
-	if p.Agent != "rev.iewer" || p.Name != "rev-iewer" || p.Source != "/a.md" || !p.HasPrompt || p.prompt != "Be careful." {
+	if p.Agent != "rev.iewer" || p.Name != "rev-iewer" || p.Source != "/a.md" || !p.HasPrompt || p.provision.Prompt != "Be careful." {
 		t.Errorf("agent %+v", p)
 	}
 	if p.User != "node" || p.Workdir != "/src" || p.Runtime != "runc" || p.Command[0] != "claude" || p.Proxy != (ProxyPlan{Engine: proxy.Allowlist}) {

@@ -128,7 +128,7 @@ func (p *Plan) Fingerprint() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	hidden, err := json.Marshal([]any{p.prompt, p.env, p.secretFiles, p.pending})
+	hidden, err := json.Marshal([]any{p.provision, p.env, p.secretFiles, p.pending})
 	sum := sha256.Sum256(append(shown, hidden...))
 	return hex.EncodeToString(sum[:]), err
 }

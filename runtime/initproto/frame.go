@@ -89,6 +89,8 @@ type File struct {
 	// Merge puts the members of Data, a JSON object, into the object that is
 	// there, and objects in it into those that are there; it goes over them.
 	Merge bool `json:"merge,omitempty"`
+	// Link makes a symbolic link to it, instead of a file.
+	Link string `json:"link,omitempty"`
 }
 
 // Seal ends provisioning: carboy-init drops every capability that neither its

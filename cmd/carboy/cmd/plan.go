@@ -22,6 +22,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
+	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
 )
 
@@ -42,7 +43,14 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 			return nil, err
 		}
 		r.Agent, r.Bottle, asked = &a, &b, b.Proxy
+		if r.Skills, err = readSkills(who, &a); err != nil {
+			return nil, err
+		}
 	}
+	if err := f.setTask(); err != nil {
+		return nil, err
+	}
+	r.Task = f.Task
 	r.Engine, r.ProxyImage = chooseProxy(s, asked, r.ProxyBinary)
 	if f.envFile != "" {
 		fromFile, err := readEnvFile(who, f.envFile)
@@ -149,7 +157,17 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	if b := p.Build; b != nil {
 		row("built from", quote(b.Context)+" ("+quote(cmp.Or(b.Dockerfile, "Dockerfile"))+", network "+b.Network+")")
 	}
-	row("command", cmp.Or(quoteAll(p.Command), "the image's"))
+	whose := "the image's"
+	if p.Provider != provision.Generic {
+		whose = "the provider's"
+	}
+	if p.Provider != provision.Generic || p.HasTask {
+		row("provider", providerText(p))
+	}
+	row("command", cmp.Or(quoteAll(p.Command), whose))
+	if len(p.Skills) > 0 {
+		row("skills", strings.Join(p.Skills, " "))
+	}
 	row("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
 	if p.Workdir != "" {
 		row("working directory", quote(p.Workdir))
@@ -201,6 +219,26 @@ func quote(s string) string {
 		return strconv.Quote(s)
 	}
 	return s
+}
+
+// providerText says by what its program will log in.
+func providerText(p *runtime.Plan) string {
+	text := p.Provider
+	if p.Model != "" {
+		text += ", model " + quote(p.Model)
+	}
+	if p.Permissions != "" {
+		text += ", permissions " + p.Permissions
+	}
+	if p.HasTask {
+		text += ", one task"
+	}
+	if names := p.LoginNames(); len(names) > 0 {
+		return text + " (no login: none of " + strings.Join(names, ", ") + " is set)"
+	} else if p.Login != "" {
+		return text + " (login by " + p.Login + ")"
+	}
+	return text
 }
 
 func proxyText(p runtime.ProxyPlan) string {

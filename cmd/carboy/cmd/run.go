@@ -48,6 +48,7 @@ type runFlags struct {
 	timeout  time.Duration
 	idle     time.Duration
 	cwd      bool
+	headless bool
 	report   *os.File // of a background process: gets the name of the bottle whose command runs
 }
 
@@ -94,6 +95,11 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.String("proxy-image", "", "image of pipelock")
 	fl.StringVar(&f.ProxyBinary, "proxy-binary", "", "pipelock binary of this host, instead of an image")
 	fl.StringVar(&f.Runtime, "runtime", "", "auto, runc or runsc (default auto: runsc where it works)")
+	fl.StringVar(&f.Provider, "provider", "", "kind of agent: claude, codex or generic (default the agent's, else generic)")
+	fl.StringVar(&f.Model, "model", "", "the provider's name of a model")
+	fl.StringVarP(&f.Task, "prompt", "p", "", "`TASK` to do without a person, - for standard input; implies --headless")
+	fl.BoolVar(&f.headless, "headless", false, "no terminal and no questions, also not before the start")
+	fl.BoolVar(&f.RemoteControl, "remote-control", false, "let the conversation be driven from elsewhere (claude)")
 	fl.StringArrayVarP(&f.Env, "env", "e", nil, "environment variable NAME=VALUE, or NAME to forward it (repeatable)")
 	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=VALUE lines")
 	fl.StringArrayVar(&f.Secrets, "secret", nil, "value of a variable or secret, `NAME=FILE`, NAME=fd:NUMBER or NAME=credential:NAME of systemd (repeatable)")
