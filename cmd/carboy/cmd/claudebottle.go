@@ -14,6 +14,7 @@ import (
 
 	"carboy/runtime/manifest"
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/skill"
 )
 
 // claudeBottle is claude-bottle.json as bot-bottle read it on 2026-05-12.
@@ -162,7 +163,7 @@ func (x *conversion) agent(name string, a oldAgent) error {
 	}, a.Prompt))
 	var skills []string
 	for _, s := range a.Skills {
-		if !manifest.ValidSkill(s) {
+		if skill.CheckName(s) != nil {
 			x.note("agent %s: skill %q is no name here, and is left out", name, s)
 			continue
 		}
