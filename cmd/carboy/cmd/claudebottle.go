@@ -121,7 +121,7 @@ func (x *conversion) all(old claudeBottle) error {
 			return err
 		}
 	}
-	x.note("Claude Code's login was taken from $CLAUDE_BOTTLE_OAUTH_TOKEN: run with `-e CLAUDE_CODE_OAUTH_TOKEN`, or put that into the bottle's env")
+	x.note("Claude Code's login was taken from $CLAUDE_BOTTLE_OAUTH_TOKEN: set $CLAUDE_CODE_OAUTH_TOKEN, which is forwarded (through sudo with --preserve-env)")
 	return nil
 }
 
