@@ -55,10 +55,15 @@ func (u User) makeDir(path string) (*os.File, error) {
 	return u.open(path, unix.O_PATH|unix.O_DIRECTORY)
 }
 
-// TempDir makes a directory that only the user can enter.
+// TempDir makes a directory that only the user can enter: where the caller has
+// temporary files, unless that may be root's alone.
 func (u User) TempDir(pattern string) (path string, err error) {
+	dir := os.TempDir()
+	if os.Geteuid() == 0 && u.UID != 0 {
+		dir = "/tmp"
+	}
 	err = u.Do(func() error {
-		path, err = os.MkdirTemp("", pattern)
+		path, err = os.MkdirTemp(dir, pattern)
 		return err
 	})
 	return path, err
