@@ -34,8 +34,9 @@ func (b *Bottle) agentSpec() (cellSpec, error) {
 	l := b.plan.Limits
 	agent := bottlespec.Agent{Root: b.root, Container: b.container(b.agentID(), b.Name, "",
 		b.network.IsolatedPath(), bottlespec.Limits{Memory: l.Memory, CPUs: l.CPUs, Pids: l.Pids})}
+	agent.Workspace = b.mountBinds()
 	if w := b.plan.Workspace; w != nil {
-		agent.Workspace = append([]bottlespec.Bind{{Source: b.workspaceTree(), Target: w.Target, Writable: true}}, b.guards...)
+		agent.Workspace = append(agent.Workspace, append([]bottlespec.Bind{{Source: b.workspaceTree(), Target: w.Target, Writable: true}}, b.guards...)...)
 	}
 	return cellSpec{id: b.agentID(), parent: img.Parent, runtime: b.options.Runsc, spec: agent.Opts()}, nil
 }

@@ -82,16 +82,20 @@ func readInRoot(root *os.File, name string) (_ string, err error) {
 	return string(text), err
 }
 
-// checkTarget refuses a target that the image leads elsewhere: the project would
-// lie over something that the container relies on.
-func (b *Bottle) checkTarget(root *os.File) error {
-	fd, err := beneath.Open(int(root.Fd()), strings.TrimPrefix(b.Workspace.Target, "/"), unix.O_PATH|unix.O_DIRECTORY, 0)
+// checkTarget refuses a target that the image leads elsewhere: what is shown
+// there would lie over something that the container relies on.
+func checkTarget(root *os.File, target string) error {
+	fd, err := beneath.Open(int(root.Fd()), strings.TrimPrefix(target, "/"), unix.O_PATH, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("in image %s the workspace's target %s is, or goes through, a link or what is no directory: choose another --workspace-target: %w",
-			b.Image, b.Workspace.Target, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("in the image the target %s is, or goes through, a link or what is no directory: %w", target, errdefs.ErrFailedPrecondition)
 	}
-	return unix.Close(fd)
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		err = fmt.Errorf("in the image the target %s is a link: %w", target, errdefs.ErrFailedPrecondition)
+	}
+	return errors.Join(err, unix.Close(fd))
 }

@@ -48,6 +48,7 @@ type Request struct {
 	Pids        int64
 	Disk        string
 	Workspace   WorkspacePlan // no directory, no workspace
+	Mounts      []string      // SOURCE:TARGET, with :rw where the agent may write
 	TTY         bool
 	Stdin       bool
 
@@ -86,6 +87,7 @@ type Plan struct {
 	Private   []string       `json:"private"`
 	Limits    PlanLimits     `json:"limits"`
 	Workspace *WorkspacePlan `json:"workspace,omitempty"`
+	Mounts    []MountPlan    `json:"mounts,omitempty"`
 	TTY       bool           `json:"tty"`
 	Stdin     bool           `json:"stdin"`
 
@@ -148,6 +150,7 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setLimits(r, b.Limits) },
 		func() error { return p.setWorkspace(r.Workspace, b.Workspace) },
+		func() error { return p.setMounts(r, b.Mounts) },
 		p.check,
 	} {
 		if err := step(); err != nil {

@@ -27,8 +27,9 @@ type UpOptions struct {
 	Keep    bool   // leave a failed bring-up standing
 	Term    string // the caller's kind of terminal
 	Pull    image.Policy
-	Digest  string            // of the image that was just built; empty takes any
-	Source  *workspace.Source // the project, where the plan has a workspace
+	Digest  string              // of the image that was just built; empty takes any
+	Source  *workspace.Source   // the project, where the plan has a workspace
+	Mounts  []*workspace.Source // in the order of the plan's
 }
 
 // Up brings up a bottle in which the agent's command has not been started. On

@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"golang.org/x/sys/unix"
+
+	"carboy/runtime/workspace"
 )
 
 // workspaceID is the snapshot that takes what the agent writes to its
@@ -24,21 +26,11 @@ func (r Record) workspaceTree() string { return filepath.Join(r.workspaceDir(), 
 
 // place puts the project where the agent's container will find it. Its result
 // is recorded last: until then there is none to keep.
-func (b *Bottle) place(ctx context.Context) error {
-	if b.Workspace == nil {
+func (b *Bottle) place(ctx context.Context) (err error) {
+	if b.Workspace == nil && len(b.plan.Mounts) == 0 {
 		return nil
 	}
 	defer b.host.Trace.step("workspace")()
-	if err := b.placeAs(ctx); err != nil {
-		return fmt.Errorf("workspace %q: %w", b.Workspace.Directory, err)
-	}
-	return nil
-}
-
-func (b *Bottle) placeAs(ctx context.Context) (err error) {
-	if err := os.MkdirAll(b.workspaceDir(), 0o700); err != nil {
-		return err
-	}
 	if err := b.resolveCommand(b.images.agent); err != nil {
 		return err
 	}
@@ -51,8 +43,21 @@ func (b *Bottle) placeAs(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.checkTarget(root); err != nil {
+	if err := b.placeMounts(root, owner); err != nil || b.Workspace == nil {
 		return err
+	}
+	if err := b.placeAs(ctx, root, owner); err != nil {
+		return fmt.Errorf("workspace %q: %w", b.Workspace.Directory, err)
+	}
+	return nil
+}
+
+func (b *Bottle) placeAs(ctx context.Context, root *os.File, owner workspace.Owner) (err error) {
+	if err := os.MkdirAll(b.workspaceDir(), 0o700); err != nil {
+		return err
+	}
+	if err := checkTarget(root, b.Workspace.Target); err != nil {
+		return fmt.Errorf("%w: choose another --workspace-target", err)
 	}
 	switch b.Workspace.Mode {
 	case ModeCopy:
@@ -71,6 +76,9 @@ func (b *Bottle) placeAs(ctx context.Context) (err error) {
 // settle ends a workspace: what the agent changed stays as the bottle's result,
 // and without a change nothing does.
 func (h *Host) settle(ctx context.Context, r Record) error {
+	if err := r.unplaceMounts(); err != nil {
+		return err
+	}
 	if r.Workspace == nil {
 		return nil
 	}

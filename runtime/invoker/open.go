@@ -32,6 +32,10 @@ func (u User) OpenDir(path string) (*os.File, error) {
 	return u.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
 }
 
+// OpenAny opens what is at a path, of whatever kind, without starting or reading
+// it: by the descriptor it can be looked at and shown elsewhere.
+func (u User) OpenAny(path string) (*os.File, error) { return u.open(path, unix.O_PATH) }
+
 // IsDir says whether the user can see a directory there.
 func (u User) IsDir(path string) bool {
 	f, err := u.open(path, unix.O_PATH|unix.O_DIRECTORY)

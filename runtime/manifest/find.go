@@ -159,6 +159,9 @@ func (b *Bottle) locate() {
 	if b.Build != nil {
 		b.Build.Context = from(b.Build.Context)
 	}
+	for i := range b.Mounts {
+		b.Mounts[i].Source = from(b.Mounts[i].Source)
+	}
 	for i := range b.SSH {
 		b.SSH[i].Key = from(b.SSH[i].Key)
 	}

@@ -43,10 +43,21 @@ type Bottle struct {
 	Proxy     Proxy             `yaml:"proxy" doc:"The engine of the proxy."`
 	Limits    Limits            `yaml:"limits" doc:"Bounds of the agent's container."`
 	Workspace Workspace         `yaml:"workspace" doc:"Where a project appears, and how."`
+	Mounts    []Mount           `yaml:"mounts" doc:"Files and directories of the host that the agent sees."`
 	Build     *Build            `yaml:"build" doc:"How the image is made before each start, instead of taking one."`
 	Git       Git               `yaml:"git" doc:"What git in the bottle is told."`
 	SSH       []SSH             `yaml:"ssh" doc:"Hosts that the agent reaches by ssh. Keys stay outside."`
 }
+
+// Mount is a file or directory of the host that the agent sees. Relative
+// sources start at the manifest, and are absolute once it has been read.
+type Mount struct {
+	Source   string `yaml:"source" required:"yes" doc:"Path on the host: absolute, from ~/, or from the manifest."`
+	Target   string `yaml:"target" required:"yes" doc:"Path in the container."`
+	Writable bool   `yaml:"writable" doc:"The agent may change it."`
+}
+
+func (m Mount) key() string { return m.Target }
 
 // Names is a list of names that may be written as one.
 type Names []string

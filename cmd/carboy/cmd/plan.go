@@ -175,6 +175,13 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	if w := p.Workspace; w != nil {
 		row("workspace", quote(w.Directory)+" at "+quote(w.Target)+" ("+workspaceText[w.Mode]+")")
 	}
+	for _, m := range p.Mounts {
+		how := "read-only"
+		if m.Writable {
+			how = "LIVE: the agent writes to it"
+		}
+		row("mount", quote(m.Source)+" at "+quote(m.Target)+" ("+how+")")
+	}
 	row("runtime", runtimeText)
 	row("proxy", proxyText(p.Proxy))
 	row("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))

@@ -113,6 +113,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.Workspace.Directory, "workspace", "", "`DIR` to give the agent to work on")
 	fl.StringVar(&f.Workspace.Mode, "workspace-mode", "", "`MODE`: copy, overlay (changes above the live directory) or bind (the live directory itself) (default copy)")
 	fl.StringVar(&f.Workspace.Target, "workspace-target", "", "where it is in the container (default /workspace)")
+	fl.StringArrayVarP(&f.Mounts, "mount", "v", nil, "`SOURCE:TARGET` shows a file or directory of yours, read-only unless :rw follows (repeatable)")
 	tri(fl.VarPF, &f.tty, "tty", "t", "give the command a terminal (default as stdin and stdout are one)")
 	tri(fl.VarPF, &f.stdin, "interactive", "i", "pass on standard input (default on)")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "run in the background and print the bottle's name")
@@ -196,6 +197,12 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 		defer top.Close()
 		options.Source = &workspace.Source{Path: plan.Workspace.Directory, Top: top, User: who}
 	}
+	mounts, shut, err := openMounts(plan, who)
+	defer func() { _ = shut() }()
+	if err != nil {
+		return err
+	}
+	options.Mounts = mounts
 	trace, err := newTrace(start, f.timings)
 	if err != nil {
 		return err

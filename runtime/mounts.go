@@ -1,0 +1,97 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"carboy/runtime/bottlespec"
+	"carboy/runtime/workspace"
+)
+
+// mountsDir has what a bottle shows of the host, numbered as in its plan.
+func (r Record) mountsDir() string { return filepath.Join(r.dir(), "mounts") }
+
+func (r Record) mountAt(i int) string { return filepath.Join(r.mountsDir(), strconv.Itoa(i)) }
+
+// placeMounts makes what belongs to who asked the agent's, for this bottle.
+func (b *Bottle) placeMounts(root *os.File, owner workspace.Owner) error {
+	for i, m := range b.plan.Mounts {
+		err := checkTarget(root, m.Target)
+		if err == nil {
+			err = b.placeMount(m, b.options.Mounts[i], b.mountAt(i), owner)
+		}
+		if err != nil {
+			return fmt.Errorf("mount %q: %w", m.Source, err)
+		}
+	}
+	return nil
+}
+
+func (b *Bottle) placeMount(m MountPlan, source *workspace.Source, at string, owner workspace.Owner) (err error) {
+	st, err := source.Top.Stat()
+	if err != nil {
+		return err
+	}
+	if st.IsDir() {
+		err = os.MkdirAll(at, 0o700)
+	} else if err = os.MkdirAll(filepath.Dir(at), 0o700); err == nil {
+		err = os.WriteFile(at, nil, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	users, err := mapping(source, owner, b.options.Runsc != "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, users.Close()) }()
+	var attributes uint64
+	if !m.Writable {
+		attributes = unix.MOUNT_ATTR_RDONLY
+	}
+	return mountMapped(source.Top, at, users, attributes)
+}
+
+func (b *Bottle) mountBinds() []bottlespec.Bind {
+	var binds []bottlespec.Bind
+	for i, m := range b.plan.Mounts {
+		binds = append(binds, bottlespec.Bind{Source: b.mountAt(i), Target: m.Target, Writable: m.Writable})
+	}
+	return binds
+}
+
+func (r Record) unplaceMounts() error {
+	if err := mount.UnmountRecursive(r.mountsDir(), unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount: %w", err)
+	}
+	return nil
+}
+
+// OpenMount opens what a mount shows, as who asks: a directory or a regular
+// file. The caller closes it.
+func OpenMount(m MountPlan, source workspace.Source) (*workspace.Source, error) {
+	top, err := source.User.OpenAny(source.Path)
+	if err != nil {
+		return nil, fmt.Errorf("mount: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	source.Top = top
+	st, err := top.Stat()
+	if err == nil && !st.IsDir() && !st.Mode().IsRegular() {
+		err = fmt.Errorf("mount %q: neither a directory nor a regular file: %w", m.Source, errdefs.ErrInvalidArgument)
+	}
+	real, readErr := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", top.Fd()))
+	if err = errors.Join(err, readErr); err == nil {
+		err = MountPlan{Source: real, Target: m.Target}.check() // a link may lead to what no agent is shown
+	}
+	if err != nil {
+		return nil, errors.Join(err, top.Close())
+	}
+	return &source, nil
+}

@@ -1,0 +1,63 @@
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMounts: what is shown of the host is the agent's as it is its owner's, and
+// read-only unless said otherwise.
+func TestMounts(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		dir := t.TempDir()
+		file, live := filepath.Join(dir, "file"), filepath.Join(dir, "live")
+		write(t, file, "one file\n", 0o600)
+		write(t, filepath.Join(live, "notes"), "before\n", 0o600)
+		for _, kind := range []string{"runc", "runsc"} {
+			o := r.run(t, bottle("--runtime", kind, "-v", file+":/data/file", "-v", live+":/data2:rw", "-v", live+":/data3", "--", "sh", "-c",
+				`cat /data/file; echo x >/data/file || echo refused; echo x >/data3/y || echo refused
+cat /data2/notes && echo after >/data2/notes && echo new >/data2/`+kind+` && stat -c %u /data2/notes`)...)
+			if o.code != 0 || o.stdout != "one file\nrefused\nrefused\nbefore\n1000\n" {
+				t.Errorf("%s: %v", kind, o)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(live, kind), &st); err != nil || st.Uid != 0 {
+				t.Errorf("%s: the agent's file is of %d, %v", kind, st.Uid, err)
+			}
+			if text := hostTool(t, "cat", file, filepath.Join(live, "notes")); text != "one file\nafter\n" {
+				t.Errorf("%s: %q", kind, text)
+			}
+			write(t, filepath.Join(live, "notes"), "before\n", 0o600)
+		}
+	})
+}
+
+// TestMountsRefused: links of the host's or the image's lead nowhere, and nobody
+// lends out what is not his.
+func TestMountsRefused(t *testing.T) {
+	r := newRig(t, 0)
+	dir := t.TempDir()
+	for name, to := range map[string]string{"run": "/run", "self": "/proc/self/root"} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]string{"run": "services of the host", "self": "link of /proc", "pipe": "neither a directory", "nothing": "no such file"} {
+		if o := r.run(t, bottle("-v", filepath.Join(dir, source)+":/x", "--", "true")...); o.code != 2 || !strings.Contains(o.stderr, want) {
+			t.Errorf("%s: %v", source, o)
+		}
+	}
+	account(t, "lodger", 4711)
+	c := r.command(t, bottle("-v", "/usr/share:/x", "--", "true")...)
+	c.Env = append(c.Env, "SUDO_UID=4711", "SUDO_GID=4711")
+	if o := finish(t, c); o.code != 125 || !strings.Contains(o.stderr, "belongs to user 0") {
+		t.Errorf("another's directory: %v", o)
+	}
+}
