@@ -106,7 +106,11 @@ func (b *Bottle) files(what string) ([]initproto.File, error) {
 
 // provisions are what the agent is given.
 func (b *Bottle) provisions() provision.Agent {
-	return provision.Agent{User: b.command.User, Prompt: b.plan.prompt}
+	a := provision.Agent{User: b.command.User, Prompt: b.plan.prompt, Proxy: b.listen(), Workspace: b.plan.Workspace.target(), SSH: b.sshHosts()}
+	if b.plan.Git != nil {
+		a.Git = *b.plan.Git
+	}
+	return a
 }
 
 func (b *Bottle) listen() netip.AddrPort { return netip.AddrPortFrom(netns.ProxyAddr, proxy.Port) }

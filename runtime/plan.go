@@ -13,6 +13,7 @@ import (
 
 	"carboy/image"
 	"carboy/runtime/manifest"
+	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
 	"carboy/runtime/proxy/policy"
 )
@@ -73,6 +74,8 @@ type Plan struct {
 	TTY       bool           `json:"tty"`
 	Stdin     bool           `json:"stdin"`
 	HasPrompt bool           `json:"prompt"`
+	Git       *provision.Git `json:"git,omitempty"`
+	SSH       []SSHPlan      `json:"ssh,omitempty"`
 
 	env    map[string]string
 	policy policy.Policy
@@ -108,6 +111,8 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
+		func() error { return p.setGit(b) },
+		func() error { return p.setSSH(b) },
 		func() error { return p.setPolicy(b.Egress, r.Allow) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setLimits(r, b.Limits) },

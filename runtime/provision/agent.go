@@ -3,7 +3,11 @@
 // files, inside, before any code of the image runs.
 package provision
 
-import "carboy/runtime/initproto"
+import (
+	"net/netip"
+
+	"carboy/runtime/initproto"
+)
 
 // runDir is a tmpfs of the container: what is in it is in no layer.
 const runDir = "/run/carboy/"
@@ -13,6 +17,11 @@ type Agent struct {
 	// User owns what the agent may change, as initproto.Spec.User.
 	User   string
 	Prompt string // system prompt
+
+	Proxy     netip.AddrPort
+	Workspace string // where the project is; empty without one
+	Git       Git
+	SSH       []SSH
 }
 
 // Files are in the order in which they are written: what comes later may rest
@@ -21,6 +30,8 @@ func (a Agent) Files() ([]initproto.File, error) {
 	var files []initproto.File
 	for _, step := range []func() ([]initproto.File, error){
 		a.promptFiles,
+		a.gitFiles,
+		a.sshFiles,
 	} {
 		more, err := step()
 		if err != nil {
@@ -37,7 +48,10 @@ func (a Agent) Env() []string {
 	if a.Prompt != "" {
 		env = append(env, "CARBOY_PROMPT_FILE="+promptPath)
 	}
-	return env
+	if a.hasGitConfig() {
+		env = append(env, "GIT_CONFIG_SYSTEM="+gitConfigPath)
+	}
+	return append(env, a.sshEnv()...)
 }
 
 // promptPath is where the agent's system prompt is.

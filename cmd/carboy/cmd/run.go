@@ -212,6 +212,9 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	if f.detach && f.report == nil {
 		return detach(ctx, trace)
 	}
+	if options.Keys, err = sshKeys(ctx, who, plan.SSH); err != nil {
+		return err
+	}
 	sweep(ctx, host)
 	if plan.Build != nil && !f.noBuild {
 		if options.Digest, err = f.build(ctx, host, plan.Build, who, s.get("registry-config")); err != nil {
