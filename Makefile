@@ -61,8 +61,10 @@ bench: build deps ## time a bring-up, beside Docker's (root)
 	test/docker.sh $(DEPS)
 	$(GO) test -timeout 20m ./test -root -run '^$$' -bench . -benchtime 20x
 
-fuzz: ## fuzz the matching of hosts for FUZZ
+fuzz: ## fuzz the matching of hosts and the reading of manifests, each for FUZZ
 	$(GO) test ./runtime/proxy/policy -fuzz FuzzMatch -fuzztime $(FUZZ)
+	$(GO) test ./runtime/manifest -fuzz FuzzParseAgent -fuzztime $(FUZZ)
+	$(GO) test ./runtime/manifest -fuzz FuzzParseBottle -fuzztime $(FUZZ)
 
 clean: ## remove build/
 	rm -rf build

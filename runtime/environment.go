@@ -1,9 +1,8 @@
 package runtime
 
 import (
-	"maps"
+	"errors"
 	"regexp"
-	"slices"
 	"strings"
 
 	"carboy/runtime/manifest"
@@ -14,24 +13,26 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // setEnv merges, later over earlier: the bottle's, the agent's, the flags'. What
 // is overridden need not be there to forward.
 func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
-	p.env = map[string]string{}
-	asked := maps.Clone(b.Env)
-	if asked == nil {
-		asked = map[string]string{}
+	p.env, p.secretFiles = map[string]string{}, map[string][]byte{}
+	asked := map[string]manifest.Source{}
+	for _, env := range []map[string]string{b.Env, a.Env} {
+		for name, text := range env {
+			asked[name] = manifest.ParseSource(text)
+		}
 	}
-	maps.Copy(asked, a.Env)
+	files := map[string]manifest.Source{}
+	for name, text := range b.Secrets {
+		files[name] = manifest.ParseSource(text)
+	}
 	for _, e := range r.Env {
 		name, _, _ := strings.Cut(e, "=")
 		delete(asked, name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
-		value, err := manifestValue(r, name, asked[name])
-		if err != nil {
-			return err
-		}
-		if err := p.addEnv(name, value); err != nil {
-			return err
-		}
+	if err := give(r, asked, files); err != nil {
+		return err
+	}
+	if err := errors.Join(p.want(r, asked, false), p.want(r, files, true)); err != nil {
+		return err
 	}
 	for _, e := range r.Env {
 		name, value, err := Variable(e, r.Lookup)
@@ -41,8 +42,9 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 		if err := p.addEnv(name, value); err != nil {
 			return err
 		}
+		p.Env = append(p.Env, name)
 	}
-	p.Env = slices.Sorted(maps.Keys(p.env))
+	p.Env, p.Secrets = sortedSet(p.Env), sortedSet(p.Secrets)
 	return nil
 }
 
@@ -55,16 +57,6 @@ func (p *Plan) addEnv(name, value string) error {
 	}
 	p.env[name] = value
 	return nil
-}
-
-func manifestValue(r Request, name, value string) (string, error) {
-	if strings.HasPrefix(value, "?") || strings.HasPrefix(value, "credential:") {
-		return "", invalid("environment variable %s: prompted values and credentials cannot be used yet", name)
-	}
-	if from, ok := strings.CutPrefix(value, "${"); ok && strings.HasSuffix(from, "}") {
-		return forward(strings.TrimSuffix(from, "}"), r.Lookup)
-	}
-	return value, nil
 }
 
 // Variable reads NAME=VALUE, or NAME to forward it by lookup. Its errors are of

@@ -3,7 +3,6 @@ package runtime
 import (
 	"cmp"
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"unicode"
@@ -13,7 +12,6 @@ import (
 	"carboy/runtime/manifest"
 	"carboy/runtime/provision"
 	"carboy/runtime/proxy/policy"
-	"carboy/runtime/sshagent"
 )
 
 // SSHPlan is a host that the agent may log in to with a key that stays outside.
@@ -33,7 +31,7 @@ func (p *Plan) setGit(b manifest.Bottle) error {
 	if err := g.Check(); err != nil {
 		return invalid("%s: git: %w", b.Source, err)
 	}
-	if !g.IsZero() {
+	if p.provision.Git = g; !g.IsZero() {
 		p.Git = &g
 	}
 	return nil
@@ -43,7 +41,7 @@ func (p *Plan) setGit(b manifest.Bottle) error {
 func (p *Plan) setSSH(b manifest.Bottle) error {
 	seen := map[string]bool{}
 	for _, m := range b.SSH {
-		s, err := planSSH(b.Source, m)
+		s, err := planSSH(m)
 		if err != nil {
 			return fmt.Errorf("%s: ssh host %q: %w", b.Source, m.Host, err)
 		}
@@ -65,8 +63,8 @@ func (p *Plan) setSSH(b manifest.Bottle) error {
 // loginName can be written to ssh's configuration as it is.
 var loginName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}$`)
 
-func planSSH(source string, m manifest.SSH) (SSHPlan, error) {
-	s := SSHPlan{Port: cmp.Or(m.Port, 22), User: m.User, Key: keyPath(filepath.Dir(source), m.Key)}
+func planSSH(m manifest.SSH) (SSHPlan, error) {
+	s := SSHPlan{Port: cmp.Or(m.Port, 22), User: m.User, Key: cmp.Or(m.Key, manifest.OnlyKey)}
 	var err error
 	if s.Host, err = policy.NormalizeHost(m.Host); err != nil {
 		return s, invalid("%w", err)
@@ -90,17 +88,6 @@ func planSSH(source string, m manifest.SSH) (SSHPlan, error) {
 		s.HostKeys = append(s.HostKeys, ssh.FingerprintSHA256(key))
 	}
 	return s, nil
-}
-
-// keyPath is relative to the manifest, unless it is a home's, or an ssh-agent's.
-func keyPath(dir, key string) string {
-	if key == "" {
-		key = sshagent.AgentKey
-	}
-	if _, ok := sshagent.FromAgent(key); ok || strings.HasPrefix(key, "~/") {
-		return key
-	}
-	return from(dir, key)
 }
 
 func hostKeys(lines []string) (keys []ssh.PublicKey, err error) {

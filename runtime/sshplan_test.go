@@ -21,12 +21,12 @@ func TestPlanOfSSH(t *testing.T) {
 	p := mustPlan(t, withBottle(manifest.Bottle{
 		Egress: manifest.Egress{Allow: []manifest.Allowed{{Host: "a.test"}}},
 		SSH: []manifest.SSH{
-			{Host: "Git", HostName: "git.test", Port: 2222, User: "git", Key: "keys/deploy", KnownHosts: []string{hostKeyLine + " a comment"}},
+			{Host: "Git", HostName: "git.test", Port: 2222, User: "git", Key: "/keys/deploy", KnownHosts: []string{hostKeyLine + " a comment"}},
 			{Host: "web.test", KnownHosts: []string{hostKeyLine}},
 			{Host: "three", Key: "~/.ssh/id", KnownHosts: []string{hostKeyLine}},
 			{Host: "four", Key: "agent:x", KnownHosts: []string{hostKeyLine}},
 		}}))
-	if s := p.SSH[0]; s.Host != "git" || s.HostName != "git.test" || s.Port != 2222 || s.Key != "/etc/carboy/bottles/keys/deploy" ||
+	if s := p.SSH[0]; s.Host != "git" || s.HostName != "git.test" || s.Port != 2222 || s.Key != "/keys/deploy" ||
 		len(s.HostKeys) != 1 || !strings.HasPrefix(s.HostKeys[0], "SHA256:") {
 		t.Errorf("%+v", s)
 	}

@@ -40,6 +40,9 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 	if err := p.checkKeys(o.Keys); err != nil {
 		return nil, err
 	}
+	if len(p.pending) > 0 {
+		return nil, invalid("the plan has secrets without a value")
+	}
 	resolvers, err := h.resolvers()
 	if err != nil {
 		return nil, err

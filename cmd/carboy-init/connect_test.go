@@ -45,7 +45,7 @@ func TestConnectCarries(t *testing.T) {
 	if err := connect([]string{address, "git.test", "2222"}, strings.NewReader("hello"), &out); err != nil {
 		t.Fatal(err)
 	}
-	if r := <-asked; r.Method != "CONNECT" || r.RequestURI != "git.test:2222" || r.Host != "git.test:2222" {
+	if r := <-asked; r.Method != http.MethodConnect || r.RequestURI != "git.test:2222" || r.Host != "git.test:2222" {
 		t.Errorf("asked %s %s (%s)", r.Method, r.RequestURI, r.Host)
 	}
 	if out.String() != "SSH-2.0-first\r\nhello" {

@@ -94,6 +94,8 @@ type File struct {
 	// Merge puts the members of Data, a JSON object, into the object that is
 	// there, and objects in it into those that are there; it goes over them.
 	Merge bool `json:"merge,omitempty"`
+	// Link makes a symbolic link to it, instead of a file.
+	Link string `json:"link,omitempty"`
 }
 
 // Listen opens a unix socket before the seal, at a path inside the container,

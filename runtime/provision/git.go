@@ -55,7 +55,7 @@ func (a Agent) gitFiles() ([]initproto.File, error) {
 	if err := a.Git.Check(); err != nil {
 		return nil, fmt.Errorf("git: %w", err)
 	}
-	return []initproto.File{readOnly(gitConfigPath, []byte(a.gitConfig()))}, nil
+	return []initproto.File{public(gitConfigPath, []byte(a.gitConfig()))}, nil
 }
 
 // gitConfig has the image's own settings first: the last one is git's choice.

@@ -42,9 +42,9 @@ func (a Agent) sshFiles() ([]initproto.File, error) {
 	var config, known bytes.Buffer
 	var files []initproto.File
 	for i, h := range a.SSH {
-		public := sshDir + "key-" + strconv.Itoa(i+1) + ".pub"
-		files = append(files, readOnly(public, ssh.MarshalAuthorizedKey(h.Key)))
-		h.writeConfig(&config, public, a.Proxy)
+		half := sshDir + "key-" + strconv.Itoa(i+1) + ".pub"
+		files = append(files, public(half, ssh.MarshalAuthorizedKey(h.Key)))
+		h.writeConfig(&config, half, a.Proxy)
 		for _, key := range h.HostKeys {
 			_, _ = fmt.Fprintf(&known, "%s %s", h.Host, ssh.MarshalAuthorizedKey(key)) // a Buffer never fails
 		}
@@ -52,14 +52,14 @@ func (a Agent) sshFiles() ([]initproto.File, error) {
 	// For any other host that may be reached: there is no way but the proxy.
 	_, _ = fmt.Fprintf(&config, "Host *\n  ProxyCommand %s\n", proxyCommand(a.Proxy))
 	return append(files,
-		readOnly(knownHosts, known.Bytes()),
-		readOnly(sshConfigPath, config.Bytes()),
-		readOnly(sshIncludePath, []byte("Include "+sshConfigPath+"\n"))), nil
+		public(knownHosts, known.Bytes()),
+		public(sshConfigPath, config.Bytes()),
+		public(sshIncludePath, []byte("Include "+sshConfigPath+"\n"))), nil
 }
 
 // writeConfig leaves ssh no choice of keys: one that is offered in vain counts
 // as an attempt to log in.
-func (h SSH) writeConfig(config *bytes.Buffer, public string, proxy netip.AddrPort) {
+func (h SSH) writeConfig(config *bytes.Buffer, identity string, proxy netip.AddrPort) {
 	set := func(name, value string) { _, _ = fmt.Fprintf(config, "  %s %s\n", name, value) }
 	_, _ = fmt.Fprintf(config, "Host %s\n", h.Host)
 	set("HostName", h.HostName)
@@ -67,7 +67,7 @@ func (h SSH) writeConfig(config *bytes.Buffer, public string, proxy netip.AddrPo
 	if h.User != "" {
 		set("User", h.User)
 	}
-	set("IdentityFile", public)
+	set("IdentityFile", identity)
 	set("IdentitiesOnly", "yes")
 	set("IdentityAgent", SSHAgentPath)
 	set("HostKeyAlias", h.Host)

@@ -1,7 +1,6 @@
 package sshagent
 
 import (
-	"crypto/dsa"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"carboy/runtime/invoker"
+	"carboy/runtime/manifest"
 )
 
 // Key is a private key that stays where it is.
@@ -30,22 +30,10 @@ type Source struct {
 	Passphrase func(file string) ([]byte, error)
 }
 
-// AgentKey marks a key of the invoker's ssh-agent: alone for its only one, or
-// before a colon and the key's comment or fingerprint.
-const AgentKey = "agent"
-
-// FromAgent says whether a key is the invoker's ssh-agent's, and which.
-func FromAgent(key string) (name string, ok bool) {
-	if key == AgentKey {
-		return "", true
-	}
-	return strings.CutPrefix(key, AgentKey+":")
-}
-
-// Open finds a key: a file, whose path may begin with ~/, or one that FromAgent
-// knows.
+// Open finds a key: a file, whose path may begin with ~/, or one of the
+// ssh-agent, as manifest.AgentKey has it.
 func (s Source) Open(key string) (Key, error) {
-	if name, ok := FromAgent(key); ok {
+	if name, ok := manifest.AgentKey(key); ok {
 		return s.fromAgent(name)
 	}
 	return s.fromFile(key)
@@ -95,9 +83,6 @@ func (s Source) parse(pem []byte, file string) (private any, err error) {
 		}
 		defer clear(phrase)
 		private, err = ssh.ParseRawPrivateKeyWithPassphrase(pem, phrase)
-	}
-	if _, old := private.(*dsa.PrivateKey); old && err == nil {
-		err = errors.New("a DSA key, which servers take no longer")
 	}
 	return private, err
 }
