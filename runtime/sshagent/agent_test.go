@@ -2,6 +2,7 @@ package sshagent
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -274,6 +276,26 @@ func TestUnrecordedIsUnsigned(t *testing.T) {
 	}
 	if _, err := c.Sign(s.one.Public, ssh.Marshal(loginOf("session", "git", s.one))); err == nil {
 		t.Error("signed")
+	}
+}
+
+// TestSignaturesAreBounded: one more than the bound has to wait, and leaves no
+// line in the record.
+func TestSignaturesAreBounded(t *testing.T) {
+	s := newStage(t)
+	if !s.agent.signatures.AllowN(time.Now(), s.agent.signatures.Burst()) {
+		t.Fatal("there is no bound")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	session := session{agent: s.agent, bound: map[string][]byte{}}
+	answer := session.answer(ctx, ssh.Marshal(struct {
+		Key   []byte `sshtype:"13"`
+		Data  []byte
+		Flags uint32
+	}{s.one.Public.Marshal(), nil, 0}))
+	if answer[0] != agentFailure || len(s.events) != 0 {
+		t.Errorf("answer %v, recorded %v", answer, s.events)
 	}
 }
 
