@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"carboy/test/world"
@@ -28,6 +29,22 @@ func TestProvisions(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestShippedAgents: what is installed with carboy is found and valid, and the
+// operator's goes before it.
+func TestShippedAgents(t *testing.T) {
+	r := newRig(t, 0)
+	for _, name := range []string{"claude", "codex"} {
+		o := r.run(t, "run", name, "--dry-run")
+		if o.code != 0 || !strings.Contains(o.stdout, "/share/carboy/bottles/"+name+"\n") && !strings.Contains(o.stdout, "/share/carboy/bottles/"+name+" (Dockerfile") {
+			t.Errorf("%s: %v", name, o)
+		}
+	}
+	manifests(t, map[string]string{"agents/claude.md": "---\nbottle: dev\n---\n", "bottles/dev.yaml": "extends: claude\nimage: " + imageName + "\n"})
+	if o := r.run(t, "run", "claude", "--dry-run"); o.code != 0 || !strings.Contains(o.stdout, "api.anthropic.com") || !strings.Contains(o.stdout, imageName) {
+		t.Errorf("the operator's: %v", o)
+	}
 }
 
 // TestProvisionsInAHostileImage: links and devices where something is written

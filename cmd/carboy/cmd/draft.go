@@ -19,10 +19,11 @@ import (
 	"carboy/runtime/manifest"
 )
 
-// dockerfiles make the images of the providers that have one.
+// shipped are the manifests that are installed with carboy, with the Dockerfiles
+// of the providers that have one.
 //
-//go:embed dockerfiles
-var dockerfiles embed.FS
+//go:embed shipped
+var shipped embed.FS
 
 // draft is a file that is about to be written.
 type draft struct {
@@ -96,7 +97,7 @@ func draftBottle(dir, name string, b bottleDraft) (draft, error) {
 // draftDockerfile is what a bottle without an image of its own builds: the
 // provider's, in a directory of its name beside the bottles.
 func draftDockerfile(dir, provider string) (d draft, ok bool) {
-	text, err := dockerfiles.ReadFile("dockerfiles/" + provider + ".Dockerfile")
+	text, err := shipped.ReadFile("shipped/bottles/" + provider + "/Dockerfile")
 	return draft{filepath.Join(dir, "bottles", provider, "Dockerfile"), text}, err == nil
 }
 

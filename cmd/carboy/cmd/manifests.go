@@ -17,7 +17,7 @@ import (
 )
 
 // manifestDirs are where manifests are, who wins first: the user's own, read
-// with his rights, the operator's, and those of a project, which is the current
+// with his rights, the operator's, what came with carboy, and those of a project, which is the current
 // directory unless another is named.
 func manifestDirs(who invoker.User, project string) []manifest.Dir {
 	var dirs []manifest.Dir
@@ -26,6 +26,9 @@ func manifestDirs(who invoker.User, project string) []manifest.Dir {
 	}
 	caller := invoker.User{UID: os.Geteuid()}
 	dirs = append(dirs, manifest.Dir{Path: manifest.OperatorDir, ReadFile: caller.ReadFile, List: listDir(caller)})
+	if dir, err := installedDir("share"); err == nil {
+		dirs = append(dirs, manifest.Dir{Path: dir, ReadFile: caller.ReadFile, List: listDir(caller)})
+	}
 	if project == "" {
 		var err error
 		if project, err = os.Getwd(); err != nil {

@@ -31,7 +31,7 @@ import (
 func (f *runFlags) plan(s *settings, who invoker.User, agent string, term terminal) (*runtime.Plan, error) {
 	var err error
 	r := f.Request
-	r.Lookup = os.LookupEnv
+	r.Lookup, r.Stored = os.LookupEnv, stored(who)
 	var asked manifest.Proxy
 	if err := f.findWorkspace(&r.Workspace); err != nil {
 		return nil, err
