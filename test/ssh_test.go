@@ -198,3 +198,34 @@ func (c *coding) kill(t *testing.T) {
 	}
 	eventually(t, "gc removes what is left", func() bool { return c.run(t, "gc").code == 0 && len(c.ls(t)) == 0 })
 }
+
+// TestGitInWorkspace: a project's repository is used as it is, and also by who is
+// not its owner.
+func TestGitInWorkspace(t *testing.T) {
+	r := newRig(t, 1)
+	r.importImages(t, sshTools(t))
+	dir := project(t, map[string]string{"README": "hello\n"})
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "."}, {"-c", "user.name=Owner", "-c", "user.email=o@example.com", "commit", "-q", "-m", "the owner's"}} {
+		hostTool(t, "git", append([]string{"-C", dir}, args...)...)
+	}
+	manifests(t, map[string]string{
+		"agents/coder.md":   "---\nbottle: code\n---\n",
+		"bottles/code.yaml": "image: " + sshImage + "\nproxy: {engine: allowlist}\ngit: {name: Agent, email: agent@example.com}\n",
+	})
+	name := strings.TrimSpace(r.mustRun(t, "run", "coder", "--yes", "-d", "-i", "--runtime", "runc", "--workspace", dir, "--", "cat"))
+	t.Cleanup(func() {
+		for _, args := range [][]string{{"rm", "-f", name}, {"rm", name}, {"workspace", "prune"}} { // the bottle, its result, the copy
+			r.mustRun(t, args...)
+		}
+	})
+	if o := r.run(t, "exec", name, "--", "sh", "-c", "git log -1 --format=%s && git commit -q --allow-empty -m more && git log -1 --format='%an %s'"); o.stdout != "the owner's\nAgent more\n" {
+		t.Errorf("as its owner: %v", o)
+	}
+	const look = "git -C /workspace log -1 --format=%s"
+	if o := r.run(t, "exec", "-u", "1234", name, "--", "sh", "-c", look); o.stdout != "more\n" {
+		t.Errorf("as another user: %v", o)
+	}
+	if o := r.run(t, "exec", "-u", "1234", name, "--", "sh", "-c", "GIT_CONFIG_SYSTEM=/dev/null "+look); o.code == 0 || !strings.Contains(o.stderr, "dubious ownership") {
+		t.Errorf("control: %v", o)
+	}
+}
