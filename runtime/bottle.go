@@ -20,6 +20,7 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"carboy/netns"
+	"carboy/runtime/audit"
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy"
@@ -43,6 +44,7 @@ type Bottle struct {
 
 	engineProcess *initproto.Process
 	proxyLog      *proxyLog
+	audit         *audit.Log // nil where nothing is lent
 	command       initproto.Spec
 	root          bool              // the agent was asked to be root
 	guards        []bottlespec.Bind // on top of a live workspace
@@ -270,6 +272,9 @@ func (b *Bottle) Down(ctx context.Context) error {
 	err := errors.Join(b.rejoin(), b.host.reap(ctx, b.Record, b.lock, b.network))
 	if b.proxyLog != nil {
 		err = errors.Join(err, b.proxyLog.Close())
+	}
+	if b.audit != nil {
+		err = errors.Join(err, b.audit.Close())
 	}
 	return err
 }

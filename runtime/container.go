@@ -110,6 +110,7 @@ func (b *Bottle) files(what string) ([]initproto.File, error) {
 func (b *Bottle) provisions() provision.Agent {
 	a := b.plan.provision
 	a.User, a.Workdir, a.Root, a.Variables, a.Secrets = b.command.User, b.command.Dir, b.root, b.plan.env, b.plan.secretFiles
+	a.Proxy, a.Workspace, a.SSH = b.listen(), b.plan.Workspace.target(), b.sshHosts()
 	return a
 }
 

@@ -90,6 +90,8 @@ type Plan struct {
 	Mounts    []MountPlan    `json:"mounts,omitempty"`
 	TTY       bool           `json:"tty"`
 	Stdin     bool           `json:"stdin"`
+	Git       *provision.Git `json:"git,omitempty"`
+	SSH       []SSHPlan      `json:"ssh,omitempty"`
 
 	Provider    string   `json:"provider"`
 	Login       string   `json:"login,omitempty"` // the variable that logs the provider's program in
@@ -146,6 +148,8 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
 		func() error { return p.setProvider(r, a) },
+		func() error { return p.setGit(b) },
+		func() error { return p.setSSH(b) },
 		func() error { return p.setPolicy(b.Egress, r) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setLimits(r, b.Limits) },

@@ -12,6 +12,7 @@ import (
 	"carboy/image"
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/proxy"
+	"carboy/runtime/sshagent"
 	"carboy/runtime/workspace"
 )
 
@@ -30,12 +31,16 @@ type UpOptions struct {
 	Digest  string              // of the image that was just built; empty takes any
 	Source  *workspace.Source   // the project, where the plan has a workspace
 	Mounts  []*workspace.Source // in the order of the plan's
+	Keys    []sshagent.Key      // of the plan's ssh hosts, in their order
 }
 
 // Up brings up a bottle in which the agent's command has not been started. On
 // error nothing of it is left, unless Keep says so or the error tells what
 // could not be removed. The caller ends it with Down.
 func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err error) {
+	if err := p.checkKeys(o.Keys); err != nil {
+		return nil, err
+	}
 	if len(p.pending) > 0 {
 		return nil, invalid("the plan has secrets without a value")
 	}
@@ -206,6 +211,11 @@ func (b *Bottle) startCell(ctx context.Context, what string, c *cell, wired <-ch
 	for _, f := range files {
 		if err := c.init.Put(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	if what == "agent" {
+		if err := b.lendKeys(ctx, c.init); err != nil {
+			return fmt.Errorf("lend ssh keys: %w", err)
 		}
 	}
 	if err := c.init.Seal(ctx, keep); err != nil {

@@ -7,7 +7,7 @@
 set -eu
 
 packages='containerd runc containernetworking-plugins nftables iptables busybox-static iproute2 procps'
-[ $# -eq 0 ] || packages="$packages docker-registry bzip2 xz-utils curl ca-certificates"
+[ $# -eq 0 ] || packages="$packages docker-registry bzip2 xz-utils curl ca-certificates git openssh-client openssh-server"
 missing=
 for package in $packages; do
 	dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
@@ -16,8 +16,11 @@ if [ -n "$missing" ]; then
 	apt-get update -qq
 	# shellcheck disable=SC2086 # a list of words
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
-	# The tests start their own registry.
-	case $missing in *docker-registry*) [ ! -d /run/systemd/system ] || systemctl disable --now docker-registry ;; esac
+	# The tests start their own registry and their own sshd.
+	if [ -d /run/systemd/system ]; then
+		case $missing in *docker-registry*) systemctl disable --now docker-registry ;; esac
+		case $missing in *openssh-server*) systemctl disable --now ssh ;; esac
+	fi
 fi
 
 [ $# -gt 0 ] || exit 0

@@ -23,10 +23,11 @@ type container struct {
 	mu    sync.Mutex
 	byID  map[uint32]*process
 	byPid map[int]*process
+	conns map[uint32]*initproto.Conn
 }
 
 func newContainer(w *initproto.Writer) *container {
-	return &container{w: w, byID: map[uint32]*process{}, byPid: map[int]*process{}}
+	return &container{w: w, byID: map[uint32]*process{}, byPid: map[int]*process{}, conns: map[uint32]*initproto.Conn{}}
 }
 
 // serve obeys the supervisor until it goes away.
@@ -46,6 +47,8 @@ func (c *container) obey(f initproto.Frame) error {
 	switch f.Kind {
 	case initproto.KindFile:
 		return c.answer(f, c.putFile(f))
+	case initproto.KindListen:
+		return c.answer(f, c.listen(f))
 	case initproto.KindSeal:
 		return c.answer(f, c.seal(f))
 	case initproto.KindHold:
@@ -135,12 +138,15 @@ func (c *container) refuse(id uint32, err error) error {
 	return c.w.WriteJSON(initproto.KindExited, id, exit)
 }
 
-// drive passes on what concerns a running process; one that has just ended is
-// no error.
+// drive passes on what concerns a connection or a running process; one that has
+// just ended is no error.
 func (c *container) drive(f initproto.Frame) error {
 	c.mu.Lock()
-	p := c.byID[f.ID]
+	p, conn := c.byID[f.ID], c.conns[f.ID]
 	c.mu.Unlock()
+	if conn != nil {
+		return conn.Take(f)
+	}
 	if p == nil {
 		return nil
 	}

@@ -5,6 +5,8 @@
 //
 // It is not an init system, and takes nothing from the image: no argument, no
 // environment, no file but the user database.
+//
+// `carboy-init connect` is no first process but a way through the proxy for ssh.
 package main
 
 import (
@@ -26,7 +28,11 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == "probe" {
 		return // a runtime that got this far can start a sandbox
 	}
-	if err := run(); err != nil {
+	work := run
+	if len(os.Args) > 1 && os.Args[1] == "connect" {
+		work = func() error { return connect(os.Args[2:], os.Stdin, os.Stdout) }
+	}
+	if err := work(); err != nil {
 		fmt.Fprintln(os.Stderr, "carboy-init:", err)
 		os.Exit(125)
 	}

@@ -3,6 +3,7 @@ package initproto
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -19,6 +20,8 @@ type Client struct {
 	mu    sync.Mutex
 	next  uint32
 	sinks map[uint32]Sink
+	conns int
+	serve func(*Conn) // nil: nobody may connect
 	err   error
 }
 
@@ -75,6 +78,12 @@ func (c *Client) dispatch(r io.Reader) error {
 		if err != nil {
 			return err
 		}
+		if f.Kind == KindOpen {
+			if err := c.accept(f.ID); err != nil {
+				return err
+			}
+			continue
+		}
 		c.mu.Lock()
 		sink := c.sinks[f.ID]
 		if f.Kind == KindExited || f.Kind == KindDone {
@@ -98,6 +107,9 @@ func (c *Client) Route(sink func(id uint32) Sink) (uint32, error) {
 	defer c.mu.Unlock()
 	if c.sinks == nil {
 		return 0, fmt.Errorf("connection to carboy-init is gone: %w", c.err)
+	}
+	if c.next+1 == FirstConn {
+		return 0, errors.New("every id of the connection to carboy-init has been used")
 	}
 	c.next++
 	c.sinks[c.next] = sink(c.next)

@@ -60,10 +60,15 @@ const (
 	KindAttach                  // peer -> supervisor: Attach, then as for a command of the peer's own
 	KindStop                    // peer -> supervisor: Stop, about an attached command
 	KindList                    // -> i: no payload, answered by KindDone with Processes
+	KindListen                  // -> i: Listen, answered by KindDone
+	KindOpen                    // <- i: somebody connected; the id, i's choice, is above FirstConn
+	KindData                    // both: bytes of a connection
+	KindClose                   // both: the end of a connection, both ways
 )
 
 // Frame is one message. ID numbers the process (or the request) it is about,
-// and is chosen by the side that asks.
+// and is chosen by the side that asks: below FirstConn by a supervisor, from
+// there on by carboy-init.
 type Frame struct {
 	Kind    Kind
 	ID      uint32
@@ -91,6 +96,13 @@ type File struct {
 	Merge bool `json:"merge,omitempty"`
 	// Link makes a symbolic link to it, instead of a file.
 	Link string `json:"link,omitempty"`
+}
+
+// Listen opens a unix socket before the seal, at a path inside the container,
+// for Owner alone. Every connection to it is passed on.
+type Listen struct {
+	Path  string `json:"path"`
+	Owner string `json:"owner"` // as File.Owner
 }
 
 // Seal ends provisioning: carboy-init drops every capability that neither its

@@ -17,7 +17,7 @@ projects: true
 env: {A: base, B: base}
 egress: {allow: [a.test, b.test], presets: [npm], dlp: warn}
 limits: {memory: 1GiB, pids: 10}
-ssh: [{host: git, user: base}, {host: other}]
+ssh: [{host: git, user: base}, {host: other, key: "agent:x"}]
 build: {context: ctx}
 `
 	childText = `extends: base
@@ -41,7 +41,7 @@ func TestExtends(t *testing.T) {
 		Image: "child", User: "node", Env: map[string]string{"A": "base", "B": "child", "C": "child"},
 		Egress: Egress{Allow: []Allowed{{Host: "a.test"}, {Host: "b.test", TLS: "intercept"}, {Host: "c.test"}}, Presets: []string{"npm"}, Private: []string{"10.0.0.1"}, DLP: "warn"},
 		Limits: Limits{Memory: "1GiB", Pids: 20},
-		SSH:    []SSH{{Host: "other"}, {Host: "git", User: "child", Key: "/u/bottles/id"}},
+		SSH:    []SSH{{Host: "other", Key: "agent:x"}, {Host: "git", User: "child", Key: "/u/bottles/id"}},
 	}
 	if !reflect.DeepEqual(b, want) {
 		t.Errorf("got  %+v\nwant %+v", b, want)

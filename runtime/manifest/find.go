@@ -162,7 +162,9 @@ func (b *Bottle) locate() {
 	for i := range b.Mounts {
 		b.Mounts[i].Source = from(b.Mounts[i].Source)
 	}
-	for i := range b.SSH {
-		b.SSH[i].Key = from(b.SSH[i].Key)
+	for i, h := range b.SSH {
+		if _, ok := AgentKey(h.Key); !ok {
+			b.SSH[i].Key = from(h.Key)
+		}
 	}
 }

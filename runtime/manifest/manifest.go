@@ -77,7 +77,7 @@ type SSH struct {
 	HostName   string   `yaml:"hostname" doc:"Where it is, if not there."`
 	Port       uint16   `yaml:"port" doc:"Port, 22 by default."`
 	User       string   `yaml:"user" doc:"User there."`
-	Key        string   `yaml:"key" doc:"File of the private key; without one, the caller's ssh-agent has it."`
+	Key        string   `yaml:"key" doc:"File of the private key, or agent:COMMENT or agent:FINGERPRINT for one of the caller's ssh-agent; agent, or none, is the only one there."`
 	KnownHosts []string `yaml:"known-hosts" doc:"Public keys of the host, as \"ssh-ed25519 AAAA...\"."`
 }
 

@@ -45,3 +45,15 @@ func ParseGiven(text string) Source {
 	}
 	return Source{File, text}
 }
+
+// OnlyKey is the one key that the caller's ssh-agent has.
+const OnlyKey = "agent"
+
+// AgentKey says whether a key is in the caller's ssh-agent, and by which comment
+// or fingerprint, empty for OnlyKey.
+func AgentKey(key string) (name string, ok bool) {
+	if key == OnlyKey {
+		return "", true
+	}
+	return strings.CutPrefix(key, OnlyKey+":")
+}

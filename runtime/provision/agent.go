@@ -5,6 +5,7 @@ package provision
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/containerd/errdefs"
 
@@ -34,6 +35,11 @@ type Agent struct {
 
 	Variables map[string]string // that were granted, secret ones too
 	Secrets   map[string][]byte // files
+
+	Proxy     netip.AddrPort
+	Workspace string // where the project is; empty without one
+	Git       Git
+	SSH       []SSH
 }
 
 // Files are in the order in which they are written: what comes later may rest
@@ -43,6 +49,8 @@ func (a Agent) Files() ([]initproto.File, error) {
 	for _, step := range []func() ([]initproto.File, error){
 		a.promptFiles,
 		a.skillFiles,
+		a.gitFiles,
+		a.sshFiles,
 		a.providerFiles,
 		a.secretFiles,
 	} {
@@ -64,6 +72,10 @@ func (a Agent) Env() []string {
 	if a.Task != "" {
 		env = append(env, "CARBOY_TASK_FILE="+taskPath)
 	}
+	if a.hasGitConfig() {
+		env = append(env, "GIT_CONFIG_SYSTEM="+gitConfigPath)
+	}
+	env = append(env, a.sshEnv()...)
 	return append(env, a.provider().env(a)...)
 }
 

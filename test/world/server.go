@@ -84,6 +84,18 @@ func (w *World) open(ctx context.Context, s service, addr string) error {
 	})
 }
 
+// Listen opens a port on all of the Internet's addresses. Arrivals there are
+// those of internet/NAME. The caller closes the listener.
+func (w *World) Listen(ctx context.Context, name string, port int) (l net.Listener, err error) {
+	err = w.spaces[AtInternet].do(func() error {
+		var config net.ListenConfig
+		socket, err := config.Listen(ctx, "tcp", net.JoinHostPort("::", strconv.Itoa(port)))
+		l = &listener{Listener: socket, ledger: &w.arrivals, label: AtInternet + "/" + name}
+		return err
+	})
+	return l, err
+}
+
 // run serves until Close, which returns the server's error.
 func (w *World) run(socket io.Closer, f func() error) {
 	done := make(chan error, 1)

@@ -41,14 +41,18 @@ func openSecretTerminal(name string) (*os.File, error) {
 	return tty, nil
 }
 
-// askSecret reads a line that the terminal does not show. The terminal is as
-// before whatever ends it, a signal too.
-func askSecret(ctx context.Context, name, question string) (_ []byte, err error) {
+func askSecret(ctx context.Context, name, question string) ([]byte, error) {
 	tty, err := openSecretTerminal(name)
 	if err != nil {
 		return nil, err
 	}
 	defer tty.Close()
+	return readSecret(ctx, tty, secretQuestion(name, question))
+}
+
+// readSecret reads a line that the terminal does not show. The terminal is as
+// before whatever ends it, a signal too.
+func readSecret(ctx context.Context, tty *os.File, question string) (_ []byte, err error) {
 	c, err := console.ConsoleFromFile(tty)
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
@@ -60,7 +64,7 @@ func askSecret(ctx context.Context, name, question string) (_ []byte, err error)
 		_, _ = fmt.Fprintln(tty) // the newline that was typed was not shown
 		err = errors.Join(err, c.Reset())
 	}()
-	if _, err := fmt.Fprint(tty, secretQuestion(name, question)); err != nil {
+	if _, err := fmt.Fprint(tty, question); err != nil {
 		return nil, err
 	}
 	line := make(chan string, 1)

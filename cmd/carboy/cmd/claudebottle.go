@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -245,12 +244,14 @@ func (x *conversion) ssh(b *bottleDraft, what string, old oldSSH) {
 		x.note("%s: ssh %q is there twice: the first counts", what, s.Host)
 		return
 	}
+	if old.KnownHostKey == "" {
+		x.note("%s: ssh %q has no KnownHostKey and is left out: write it with its known-hosts, which ssh-keyscan shows", what, s.Host)
+		return
+	}
 	if s.Port = uint16(n); n == 22 {
 		s.Port = 0
 	}
-	if old.KnownHostKey != "" {
-		s.KnownHosts = []string{old.KnownHostKey}
-	}
+	s.KnownHosts = []string{old.KnownHostKey}
 	b.SSH = append(b.SSH, s)
 	target := s.HostName
 	if target == "" {
@@ -259,7 +260,6 @@ func (x *conversion) ssh(b *bottleDraft, what string, old oldSSH) {
 	if addr, err := netip.ParseAddr(target); err == nil && policy.Refused(addr) != "" {
 		b.Egress.Private = append(b.Egress.Private, target)
 	}
-	x.allow(b, what, "tcp:"+net.JoinHostPort(target, port))
 }
 
 // git was a mirror that looked for secrets on the way out; here it is ssh.

@@ -192,6 +192,12 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	if len(p.Private) > 0 {
 		row("private addresses", strings.Join(p.Private, " "))
 	}
+	if g := p.Git; g != nil {
+		row("git", gitText(*g))
+	}
+	for _, h := range p.SSH {
+		row("ssh", sshText(h))
+	}
 	row("limits", limitsText(p.Limits))
 	return t.Flush()
 }

@@ -230,6 +230,9 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	if err != nil {
 		return err
 	}
+	if options.Keys, err = secrets.openKeys(ctx, who, plan.SSH); err != nil {
+		return err
+	}
 	if f.detach && f.report == nil {
 		return detach(ctx, trace, secrets)
 	}
@@ -246,7 +249,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 // one that asked.
 func (f *runFlags) resolve(ctx context.Context, plan *runtime.Plan, who invoker.User) (handed, error) {
 	if f.report != nil {
-		return handed{}, receive(ctx, plan)
+		return receive(ctx, plan)
 	}
 	return gather(ctx, plan, who)
 }

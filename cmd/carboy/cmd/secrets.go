@@ -109,8 +109,9 @@ func readDescriptor(ctx context.Context, number string) ([]byte, error) {
 // handed is what goes to a supervisor in the background: the secrets, and which
 // plan was agreed to.
 type handed struct {
-	Plan    string
-	Secrets map[string][]byte
+	Plan        string
+	Secrets     map[string][]byte
+	Passphrases map[string][]byte // of ssh keys, by their files
 }
 
 func handedKey(s runtime.Secret) string {
@@ -122,7 +123,7 @@ func handedKey(s runtime.Secret) string {
 
 // gather fetches the secrets of a plan, and remembers them.
 func gather(ctx context.Context, plan *runtime.Plan, who invoker.User) (h handed, err error) {
-	h.Secrets = map[string][]byte{}
+	h.Secrets, h.Passphrases = map[string][]byte{}, map[string][]byte{}
 	if h.Plan, err = plan.Fingerprint(); err != nil {
 		return h, err
 	}
@@ -137,20 +138,19 @@ func gather(ctx context.Context, plan *runtime.Plan, who invoker.User) (h handed
 // receive is gather where another process has asked already. Manifests that
 // were changed meanwhile, by an agent whose project they are in perhaps, are
 // not what was agreed to.
-func receive(ctx context.Context, plan *runtime.Plan) error {
+func receive(ctx context.Context, plan *runtime.Plan) (h handed, err error) {
 	f, err := inheritedFile(secretsVariable)
 	if err != nil || f == nil {
-		return errors.Join(errors.New("there is no word from the process that was asked"), err)
+		return h, errors.Join(errors.New("there is no word from the process that was asked"), err)
 	}
 	defer f.Close()
-	var h handed
 	if err := json.NewDecoder(f).Decode(&h); err != nil {
-		return fmt.Errorf("receive the secrets: %w", err)
+		return h, fmt.Errorf("receive the secrets: %w", err)
 	}
 	if now, err := plan.Fingerprint(); err != nil || now != h.Plan {
-		return errors.Join(errors.New("the manifests have changed since they were shown: start again"), err)
+		return h, errors.Join(errors.New("the manifests have changed since they were shown: start again"), err)
 	}
-	return plan.Resolve(ctx, func(_ context.Context, s runtime.Secret) ([]byte, error) {
+	return h, plan.Resolve(ctx, func(_ context.Context, s runtime.Secret) ([]byte, error) {
 		return h.Secrets[handedKey(s)], nil
 	})
 }

@@ -1,0 +1,107 @@
+package runtime
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+
+	"golang.org/x/crypto/ssh"
+
+	"carboy/runtime/manifest"
+	"carboy/runtime/provision"
+	"carboy/runtime/proxy/policy"
+)
+
+// SSHPlan is a host that the agent may log in to with a key that stays outside.
+type SSHPlan struct {
+	Host     string   `json:"host"`
+	HostName string   `json:"hostname"`
+	Port     uint16   `json:"port"`
+	User     string   `json:"user,omitempty"` // empty: anybody
+	Key      string   `json:"key"`            // as sshagent.Source.Open takes it
+	HostKeys []string `json:"hostKeys"`       // fingerprints
+
+	hostKeys []ssh.PublicKey
+}
+
+func (p *Plan) setGit(b manifest.Bottle) error {
+	g := provision.Git(b.Git)
+	if err := g.Check(); err != nil {
+		return invalid("%s: git: %w", b.Source, err)
+	}
+	if p.provision.Git = g; !g.IsZero() {
+		p.Git = &g
+	}
+	return nil
+}
+
+// setSSH also allows the hosts to be reached.
+func (p *Plan) setSSH(b manifest.Bottle) error {
+	seen := map[string]bool{}
+	for _, m := range b.SSH {
+		s, err := planSSH(m)
+		if err != nil {
+			return fmt.Errorf("%s: ssh host %q: %w", b.Source, m.Host, err)
+		}
+		if seen[s.Host] {
+			return invalid("%s: ssh host %s is declared twice", b.Source, s.Host)
+		}
+		seen[s.Host] = true
+		pattern, err := policy.ParsePattern(fmt.Sprintf("tcp:%s:%d", s.HostName, s.Port))
+		if err != nil {
+			return invalid("%s: %w", b.Source, err)
+		}
+		p.policy.Allow = append(p.policy.Allow, pattern)
+		p.Allow = append(p.Allow, pattern.String())
+		p.SSH = append(p.SSH, s)
+	}
+	return nil
+}
+
+// loginName can be written to ssh's configuration as it is.
+var loginName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}$`)
+
+func planSSH(m manifest.SSH) (SSHPlan, error) {
+	s := SSHPlan{Port: cmp.Or(m.Port, 22), User: m.User, Key: cmp.Or(m.Key, manifest.OnlyKey)}
+	var err error
+	if s.Host, err = policy.NormalizeHost(m.Host); err != nil {
+		return s, invalid("%w", err)
+	}
+	if s.HostName, err = policy.NormalizeHost(cmp.Or(m.HostName, m.Host)); err != nil {
+		return s, invalid("hostname %q: %w", m.HostName, err)
+	}
+	if s.User != "" && !loginName.MatchString(s.User) {
+		return s, invalid("user %q: use letters, digits and _ . @ + -", s.User)
+	}
+	if strings.ContainsFunc(s.Key, unicode.IsControl) {
+		return s, invalid("key %q: a control character", s.Key)
+	}
+	if s.hostKeys, err = hostKeys(m.KnownHosts); err != nil {
+		return s, err
+	}
+	if len(s.hostKeys) == 0 {
+		return s, invalid("no known-hosts: add its public keys, which `ssh-keyscan -p %d %s` shows: compare them with what its owner publishes", s.Port, s.HostName)
+	}
+	for _, key := range s.hostKeys {
+		s.HostKeys = append(s.HostKeys, ssh.FingerprintSHA256(key))
+	}
+	return s, nil
+}
+
+func hostKeys(lines []string) (keys []ssh.PublicKey, err error) {
+	for _, line := range lines {
+		key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err != nil || len(options) > 0 || len(rest) > 0 {
+			return nil, invalid("known host %.100q: give a type and a key alone, as in \"ssh-ed25519 AAAA...\"", line)
+		}
+		switch key.Type() {
+		case ssh.KeyAlgoED25519, ssh.KeyAlgoRSA, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521:
+		default:
+			return nil, invalid("known host %.100q: keys of type %s are not for hosts", line, key.Type())
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
