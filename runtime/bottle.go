@@ -20,6 +20,7 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"carboy/netns"
+	"carboy/runtime/authority"
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy"
@@ -38,6 +39,7 @@ type Bottle struct {
 
 	resolvers []netip.Addr // whom the proxy may ask
 	engine    proxy.Engine
+	authority authority.Authority // zero where nothing is intercepted
 	proxy     *cell
 	agent     *cell
 
@@ -74,6 +76,7 @@ const (
 func (b *Bottle) startEngine(ctx context.Context) error {
 	defer b.host.Trace.step("proxy health")()
 	b.openProxyLog(ctx)
+	b.noteAuthority()
 	return b.RestartProxy(ctx)
 }
 
@@ -85,8 +88,7 @@ func (b *Bottle) openProxyLog(ctx context.Context) {
 // RestartProxy starts the engine with the same address and policy, and returns
 // when it is healthy. The one before has ended.
 func (b *Bottle) RestartProxy(ctx context.Context) error {
-	user := fmt.Sprintf("%d:%d", b.ProxyUser, b.ProxyUser)
-	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: user, NotRoot: true}
+	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: b.engineUser(), NotRoot: true}
 	process, err := b.proxy.init.Start(spec, initproto.Streams{Stdout: b.proxyLog, Stderr: b.proxyLog})
 	if err != nil {
 		return fmt.Errorf("start proxy %s: %w", b.engine.Name, err)

@@ -99,14 +99,14 @@ func isRoot(user string) bool {
 // files are what carboy-init writes before any code of the image runs.
 func (b *Bottle) files(what string) ([]initproto.File, error) {
 	if what != "agent" {
-		return nil, nil
+		return b.engine.Held(b.engineSecrets(), b.engineUser())
 	}
 	return b.provisions().Files()
 }
 
 // provisions are what the agent is given.
 func (b *Bottle) provisions() provision.Agent {
-	return provision.Agent{User: b.command.User, Prompt: b.plan.prompt}
+	return provision.Agent{User: b.command.User, Prompt: b.plan.prompt, Authority: b.authority.Certificate}
 }
 
 func (b *Bottle) listen() netip.AddrPort { return netip.AddrPortFrom(netns.ProxyAddr, proxy.Port) }

@@ -14,13 +14,14 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // setEnv merges, later over earlier: the bottle's, the agent's, the flags'. What
 // is overridden need not be there to forward.
 func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
-	p.env = map[string]string{}
+	p.env, p.secret = map[string]string{}, map[string]bool{}
+	given := slices.Concat(r.EnvFile, r.Env)
 	asked := maps.Clone(b.Env)
 	if asked == nil {
 		asked = map[string]string{}
 	}
 	maps.Copy(asked, a.Env)
-	for _, e := range r.Env {
+	for _, e := range given {
 		name, _, _ := strings.Cut(e, "=")
 		delete(asked, name)
 	}
@@ -32,8 +33,9 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 		if err := p.addEnv(name, value); err != nil {
 			return err
 		}
+		p.secret[name] = value != asked[name] // else it stands in a file for all to read
 	}
-	for _, e := range r.Env {
+	for i, e := range given {
 		name, value, err := Variable(e, r.Lookup)
 		if err != nil {
 			return err
@@ -41,6 +43,7 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 		if err := p.addEnv(name, value); err != nil {
 			return err
 		}
+		p.secret[name] = i < len(r.EnvFile) || !strings.Contains(e, "=")
 	}
 	p.Env = slices.Sorted(maps.Keys(p.env))
 	return nil

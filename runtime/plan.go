@@ -31,7 +31,10 @@ type Request struct {
 	Image       string
 	Command     []string
 	Allow       []string
+	Intercept   []string // allowed as well
+	DLP         string
 	Env         []string // NAME=VALUE, or NAME to forward
+	EnvFile     []string // the same, before Env; its values are secret
 	User        string
 	Workdir     string
 	Runtime     string
@@ -68,6 +71,8 @@ type Plan struct {
 	Env       []string       `json:"env"` // names
 	Allow     []string       `json:"allow"`
 	Private   []string       `json:"private"`
+	Intercept []string       `json:"intercept"`     // those of Allow whose TLS the proxy opens
+	DLP       string         `json:"dlp,omitempty"` // block or warn; empty for an engine that reads no content
 	Limits    PlanLimits     `json:"limits"`
 	Workspace *WorkspacePlan `json:"workspace,omitempty"`
 	TTY       bool           `json:"tty"`
@@ -75,6 +80,7 @@ type Plan struct {
 	HasPrompt bool           `json:"prompt"`
 
 	env    map[string]string
+	secret map[string]bool // names of variables whose values must not get out
 	policy policy.Policy
 	prompt string
 }
@@ -108,8 +114,9 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
-		func() error { return p.setPolicy(b.Egress, r.Allow) },
+		func() error { return p.setPolicy(b.Egress, slices.Concat(r.Allow, r.Intercept)) },
 		func() error { return p.setProxy(r, b.Proxy) },
+		func() error { return p.setScanning(r, b) },
 		func() error { return p.setLimits(r, b.Limits) },
 		func() error { return p.setWorkspace(r.Workspace, b.Workspace) },
 		p.check,
@@ -230,7 +237,7 @@ func (p *Plan) check() error {
 	if p.Workdir != "" && !strings.HasPrefix(p.Workdir, "/") {
 		return invalid("working directory %q: give an absolute path in the image", p.Workdir)
 	}
-	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private} {
+	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private, &p.Intercept} {
 		if *list == nil {
 			*list = []string{} // JSON readers want [] and not null
 		}

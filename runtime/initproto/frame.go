@@ -89,6 +89,12 @@ type File struct {
 	// Merge puts the members of Data, a JSON object, into the object that is
 	// there, and objects in it into those that are there; it goes over them.
 	Merge bool `json:"merge,omitempty"`
+	// After are files of the container, of which the first that is there comes
+	// before Data.
+	After []string `json:"after,omitempty"`
+	// Append keeps what is at Path, before Data. Nothing is made where Path's
+	// directory is not there.
+	Append bool `json:"append,omitempty"`
 }
 
 // Seal ends provisioning: carboy-init drops every capability that neither its

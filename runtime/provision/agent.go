@@ -11,8 +11,9 @@ const runDir = "/run/carboy/"
 // Agent is what one agent is given.
 type Agent struct {
 	// User owns what the agent may change, as initproto.Spec.User.
-	User   string
-	Prompt string // system prompt
+	User      string
+	Prompt    string // system prompt
+	Authority []byte // certificate of the bottle's own, in PEM; empty where it intercepts nothing
 }
 
 // Files are in the order in which they are written: what comes later may rest
@@ -20,6 +21,7 @@ type Agent struct {
 func (a Agent) Files() ([]initproto.File, error) {
 	var files []initproto.File
 	for _, step := range []func() ([]initproto.File, error){
+		a.authorityFiles,
 		a.promptFiles,
 	} {
 		more, err := step()
@@ -33,7 +35,7 @@ func (a Agent) Files() ([]initproto.File, error) {
 
 // Env are variables for the agent's command and every further one.
 func (a Agent) Env() []string {
-	var env []string
+	env := a.authorityEnv()
 	if a.Prompt != "" {
 		env = append(env, "CARBOY_PROMPT_FILE="+promptPath)
 	}
