@@ -157,7 +157,7 @@ func merged(root *os.Root, name string, data []byte) ([]byte, error) {
 	}
 	var object map[string]any
 	if json.Unmarshal(there, &object) != nil || object == nil {
-		return data, nil
+		return data, nil //nolint:nilerr // what is no object is replaced
 	}
 	mergeInto(object, over)
 	return json.MarshalIndent(object, "", "  ")
@@ -180,7 +180,7 @@ func readSmall(root *os.Root, name string) ([]byte, error) {
 	const limit = 1 << 20
 	st, err := root.Lstat(name)
 	if err != nil || !st.Mode().IsRegular() || st.Size() > limit {
-		return nil, nil // makeParents and create tell what is wrong with the path
+		return nil, nil //nolint:nilerr // makeParents and create tell what is wrong with the path
 	}
 	return readRegular(root, name, limit)
 }

@@ -51,15 +51,15 @@ func pipelock() Engine {
 // Limits of pipelock that its defaults set too low for an agent: tunnels end
 // after 300 s, a domain gets 60 requests a minute, and a response over plain HTTP
 // 30 s and 10 MB, of which the rest is cut off (internal/proxy/forward.go and
-// internal/config/defaults.go). Messages that it scans are held in memory.
+// internal/config/defaults.go). What it scans is held in memory, up to five times
+// (measured), and takes a second or more for each MB.
 const (
 	tunnelSeconds     = 7 * 24 * 3600
 	idleSeconds       = 3600
 	responseSeconds   = 3600
 	requestsPerMinute = 100_000
 	megabyte          = 1 << 20
-	largestRequest    = 32 // MiB
-	largestResponse   = 64 // MiB
+	largestMessage    = 32 // MiB
 )
 
 type object = map[string]any
@@ -88,7 +88,7 @@ func pipelockConfig(c Config) object {
 		},
 		"fetch_proxy": object{
 			"listen":          c.Listen.String(),
-			"timeout_seconds": responseSeconds, "max_response_mb": largestResponse,
+			"timeout_seconds": responseSeconds, "max_response_mb": largestMessage,
 			"monitoring": object{"max_requests_per_minute": requestsPerMinute},
 		},
 		"websocket_proxy":       object{"enabled": false},
@@ -133,7 +133,7 @@ func lookedFor(c Config) object {
 // the default list of those to ignore has User-Agent; an empty one means that.
 func scanned(c Config) object {
 	return object{
-		"enabled": true, "action": cmp.Or(c.DLP, Block), "max_body_bytes": largestRequest * megabyte,
+		"enabled": true, "action": cmp.Or(c.DLP, Block), "max_body_bytes": largestMessage * megabyte,
 		"scan_headers": true, "header_mode": "all", "ignore_headers": []string{"Content-Length"},
 	}
 }
@@ -145,7 +145,7 @@ func intercepted(c Config) object {
 	}
 	return object{
 		"enabled": true, "ca_cert": heldCertificate, "ca_key": heldKey, "passthrough_domains": hostsOf(c.Policy.Passthrough()),
-		"cert_ttl": "24h", "max_response_bytes": largestResponse * megabyte,
+		"cert_ttl": "24h", "max_response_bytes": largestMessage * megabyte,
 	}
 }
 
