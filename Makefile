@@ -6,6 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 FUZZ    ?= 20s
 BIN     := build/bin/carboy
 LIBEXEC := build/libexec/carboy
+SHIPPED := cmd/carboy/cmd/shipped
 DEPS    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/carboy-deps
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGE := ./...
@@ -23,15 +24,18 @@ help: ## show this
 build: ## build carboy and its helpers into build/
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(BIN) ./cmd/carboy
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress ./cmd/carboy-buildkit
+	mkdir -p build/share && rm -rf build/share/carboy && cp -r $(SHIPPED) build/share/carboy
 	$(GIVE)
 
 install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for packages)
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/carboy
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/carboy $(LIBEXEC)/carboy-init $(LIBEXEC)/carboy-egress $(LIBEXEC)/carboy-buildkit
+	install -d -m 0755 $(DESTDIR)$(PREFIX)/share/carboy
+	cp -r --no-preserve=all $(SHIPPED)/. $(DESTDIR)$(PREFIX)/share/carboy
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/carboy
-	rm -rf $(DESTDIR)$(PREFIX)/libexec/carboy
+	rm -rf $(DESTDIR)$(PREFIX)/libexec/carboy $(DESTDIR)$(PREFIX)/share/carboy
 
 deps: ## install what bottles need (apt), and what the tests need besides (Go)
 	test/deps.sh $(GO) $(DEPS)
@@ -61,8 +65,10 @@ bench: build deps ## time a bring-up, beside Docker's (root)
 	test/docker.sh $(DEPS)
 	$(GO) test -timeout 20m ./test -root -run '^$$' -bench . -benchtime 20x
 
-fuzz: ## fuzz the matching of hosts for FUZZ
+fuzz: ## fuzz the matching of hosts and the reading of manifests, each for FUZZ
 	$(GO) test ./runtime/proxy/policy -fuzz FuzzMatch -fuzztime $(FUZZ)
+	$(GO) test ./runtime/manifest -fuzz FuzzParseAgent -fuzztime $(FUZZ)
+	$(GO) test ./runtime/manifest -fuzz FuzzParseBottle -fuzztime $(FUZZ)
 
 clean: ## remove build/
 	rm -rf build

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"carboy/image"
@@ -69,13 +70,6 @@ func (b *Bottle) engineBinds() []bottlespec.Bind {
 // resolveCommand settles what the plan left to the image. An image may name
 // root, but only the operator gets it.
 func (b *Bottle) resolveCommand(img image.Image) error {
-	command := b.plan.Command
-	if len(command) == 0 {
-		command = append(append([]string(nil), img.Config.Entrypoint...), img.Config.Cmd...)
-	}
-	if len(command) == 0 {
-		return invalid("image %s names no command: give one after --", img.Ref)
-	}
 	b.root = isRoot(b.plan.User)
 	user := b.plan.User
 	if user == "" {
@@ -85,10 +79,17 @@ func (b *Bottle) resolveCommand(img image.Image) error {
 		}
 	}
 	b.command = initproto.Spec{
-		Args: command, Env: b.environment(img.Config.Env), Dir: cmp.Or(b.plan.Workdir, b.plan.Workspace.target(), img.Config.WorkingDir, "/"), User: user,
+		Dir: cmp.Or(b.plan.Workdir, b.plan.Workspace.target(), img.Config.WorkingDir, "/"), User: user,
 		TTY: b.plan.TTY, NotRoot: !b.root,
 	}
-	return nil
+	b.command.Env = b.environment(img.Config.Env)
+	for _, args := range [][]string{b.plan.Command, b.provisions().Command(), slices.Concat(img.Config.Entrypoint, img.Config.Cmd)} {
+		if len(args) > 0 {
+			b.command.Args = args
+			return nil
+		}
+	}
+	return invalid("image %s names no command: give one after --", img.Ref)
 }
 
 func isRoot(user string) bool {
@@ -106,7 +107,10 @@ func (b *Bottle) files(what string) ([]initproto.File, error) {
 
 // provisions are what the agent is given.
 func (b *Bottle) provisions() provision.Agent {
-	return provision.Agent{User: b.command.User, Prompt: b.plan.prompt, Authority: b.authority.Certificate}
+	a := b.plan.provision
+	a.Authority = b.authority.Certificate
+	a.User, a.Workdir, a.Root, a.Variables, a.Secrets = b.command.User, b.command.Dir, b.root, b.plan.env, b.plan.secretFiles
+	return a
 }
 
 func (b *Bottle) listen() netip.AddrPort { return netip.AddrPortFrom(netns.ProxyAddr, proxy.Port) }

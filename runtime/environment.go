@@ -1,7 +1,7 @@
 package runtime
 
 import (
-	"maps"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,26 +14,27 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // setEnv merges, later over earlier: the bottle's, the agent's, the flags'. What
 // is overridden need not be there to forward.
 func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
-	p.env, p.secret = map[string]string{}, map[string]bool{}
-	given := slices.Concat(r.EnvFile, r.Env)
-	asked := maps.Clone(b.Env)
-	if asked == nil {
-		asked = map[string]string{}
+	p.env, p.secret, p.secretFiles = map[string]string{}, map[string]bool{}, map[string][]byte{}
+	asked := map[string]manifest.Source{}
+	for _, env := range []map[string]string{b.Env, a.Env} {
+		for name, text := range env {
+			asked[name] = manifest.ParseSource(text)
+		}
 	}
-	maps.Copy(asked, a.Env)
+	files := map[string]manifest.Source{}
+	for name, text := range b.Secrets {
+		files[name] = manifest.ParseSource(text)
+	}
+	given := slices.Concat(r.EnvFile, r.Env)
 	for _, e := range given {
 		name, _, _ := strings.Cut(e, "=")
 		delete(asked, name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
-		value, err := manifestValue(r, name, asked[name])
-		if err != nil {
-			return err
-		}
-		if err := p.addEnv(name, value); err != nil {
-			return err
-		}
-		p.secret[name] = value != asked[name] // else it stands in a file for all to read
+	if err := give(r, asked, files); err != nil {
+		return err
+	}
+	if err := errors.Join(p.want(r, asked, false), p.want(r, files, true)); err != nil {
+		return err
 	}
 	for i, e := range given {
 		name, value, err := Variable(e, r.Lookup)
@@ -44,8 +45,9 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 			return err
 		}
 		p.secret[name] = i < len(r.EnvFile) || !strings.Contains(e, "=")
+		p.Env = append(p.Env, name)
 	}
-	p.Env = slices.Sorted(maps.Keys(p.env))
+	p.Env, p.Secrets = sortedSet(p.Env), sortedSet(p.Secrets)
 	return nil
 }
 
@@ -58,16 +60,6 @@ func (p *Plan) addEnv(name, value string) error {
 	}
 	p.env[name] = value
 	return nil
-}
-
-func manifestValue(r Request, name, value string) (string, error) {
-	if strings.HasPrefix(value, "?") || strings.HasPrefix(value, "credential:") {
-		return "", invalid("environment variable %s: prompted values and credentials cannot be used yet", name)
-	}
-	if from, ok := strings.CutPrefix(value, "${"); ok && strings.HasSuffix(from, "}") {
-		return forward(strings.TrimSuffix(from, "}"), r.Lookup)
-	}
-	return value, nil
 }
 
 // Variable reads NAME=VALUE, or NAME to forward it by lookup. Its errors are of

@@ -13,8 +13,11 @@ import (
 
 	"carboy/image"
 	"carboy/runtime/manifest"
+	"carboy/runtime/manifest/presets"
+	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/skill"
 )
 
 // DefaultUser runs an agent whose image names no user, or root: root is only
@@ -31,10 +34,12 @@ type Request struct {
 	Image       string
 	Command     []string
 	Allow       []string
+	Presets     []string
 	Intercept   []string // allowed as well
 	DLP         string
 	Env         []string // NAME=VALUE, or NAME to forward
 	EnvFile     []string // the same, before Env; its values are secret
+	Secrets     []string // NAME=FILE, NAME=fd:NUMBER or NAME=credential:NAME
 	User        string
 	Workdir     string
 	Runtime     string
@@ -49,8 +54,16 @@ type Request struct {
 	TTY         bool
 	Stdin       bool
 
+	Provider      string
+	Model         string
+	Task          string
+	RemoteControl bool
+	Skills        []skill.Skill // that the agent's manifest names
+
 	// Lookup finds a variable of the caller's environment.
 	Lookup func(name string) (string, bool)
+	// Stored finds a login that the caller has stored, empty without one.
+	Stored func(name string) (string, error)
 }
 
 // Plan is a bottle that could be brought up. It is made without looking at
@@ -58,7 +71,9 @@ type Request struct {
 // part of what is printed.
 type Plan struct {
 	Agent     string         `json:"agent,omitempty"`
-	Source    string         `json:"source,omitempty"` // of the agent
+	Source    string         `json:"source,omitempty"`  // of the agent
+	Project   bool           `json:"project,omitempty"` // which a project brought
+	Bottle    *BottlePlan    `json:"bottle,omitempty"`
 	Name      string         `json:"name"`
 	Pinned    bool           `json:"pinned"`
 	Image     string         `json:"image"`
@@ -68,7 +83,8 @@ type Plan struct {
 	Workdir   string         `json:"workdir"`         // empty: the image's
 	Runtime   string         `json:"runtime"`         // auto, runc or runsc
 	Proxy     ProxyPlan      `json:"proxy"`
-	Env       []string       `json:"env"` // names
+	Env       []string       `json:"env"`               // names
+	Secrets   []string       `json:"secrets,omitempty"` // names of files
 	Allow     []string       `json:"allow"`
 	Private   []string       `json:"private"`
 	Intercept []string       `json:"intercept"`     // those of Allow whose TLS the proxy opens
@@ -77,12 +93,28 @@ type Plan struct {
 	Workspace *WorkspacePlan `json:"workspace,omitempty"`
 	TTY       bool           `json:"tty"`
 	Stdin     bool           `json:"stdin"`
-	HasPrompt bool           `json:"prompt"`
 
-	env    map[string]string
-	secret map[string]bool // names of variables whose values must not get out
-	policy policy.Policy
-	prompt string
+	Provider    string   `json:"provider"`
+	Login       string   `json:"login,omitempty"` // the variable that logs the provider's program in
+	Model       string   `json:"model,omitempty"`
+	Permissions string   `json:"permissions,omitempty"`
+	Skills      []string `json:"skills"`
+	HasPrompt   bool     `json:"prompt"`
+	HasTask     bool     `json:"task"`
+
+	env         map[string]string
+	secret      map[string]bool   // names of variables whose values must not get out
+	secretFiles map[string][]byte // by name, in /run/secrets
+	pending     []Secret
+	policy      policy.Policy
+	provision   provision.Agent
+}
+
+// BottlePlan is which manifests say what the agent may do.
+type BottlePlan struct {
+	Name    string   `json:"name"`
+	Source  string   `json:"source"`
+	Parents []string `json:"parents,omitempty"` // the files that it extends
 }
 
 // ProxyPlan is which engine is used and where it comes from.
@@ -99,7 +131,7 @@ func NewPlan(r Request) (*Plan, error) {
 		a, b = *r.Agent, *r.Bottle
 	}
 	p := &Plan{
-		Agent: a.Name, Source: a.Source, prompt: a.Prompt, HasPrompt: a.Prompt != "",
+		Agent: a.Name, Source: a.Source, Project: a.Project,
 		User:    cmp.Or(r.User, b.User),
 		Workdir: cmp.Or(r.Workdir, b.Workdir),
 		Runtime: cmp.Or(r.Runtime, b.Runtime, "auto"),
@@ -109,12 +141,16 @@ func NewPlan(r Request) (*Plan, error) {
 	if len(p.Command) == 0 {
 		p.Command = a.Command
 	}
+	if b.Source != "" {
+		p.Bottle = &BottlePlan{Name: b.Name, Source: b.Source, Parents: b.Parents}
+	}
 	for _, step := range []func() error{
 		func() error { return p.setBuild(r, b) },
 		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
-		func() error { return p.setPolicy(b.Egress, slices.Concat(r.Allow, r.Intercept)) },
+		func() error { return p.setProvider(r, a) },
+		func() error { return p.setPolicy(b.Egress, r) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setScanning(r, b) },
 		func() error { return p.setLimits(r, b.Limits) },
@@ -169,9 +205,13 @@ func (p *Plan) setName(pinned string) error {
 	return nil
 }
 
-func (p *Plan) setPolicy(m manifest.Egress, further []string) error {
+func (p *Plan) setPolicy(m manifest.Egress, r Request) error {
 	allow := slices.Clone(m.Allow)
-	for _, host := range further {
+	listed, err := presetHosts(slices.Concat(m.Presets, r.Presets))
+	if err != nil {
+		return err
+	}
+	for _, host := range slices.Concat(listed, r.Allow, r.Intercept) {
 		allow = append(allow, manifest.Allowed{Host: host})
 	}
 	for _, a := range allow {
@@ -192,6 +232,20 @@ func (p *Plan) setPolicy(m manifest.Egress, further []string) error {
 	}
 	p.Allow, p.Private = sortedSet(p.Allow), sortedSet(p.Private)
 	return nil
+}
+
+func presetHosts(names []string) (hosts []string, err error) {
+	for _, name := range names {
+		preset, ok := presets.Find(name)
+		if !ok {
+			known := presets.Names()
+			return nil, invalid("no preset %q%s: known are %s", name, manifest.Suggest(name, known), strings.Join(known, ", "))
+		}
+		for _, h := range preset.Hosts {
+			hosts = append(hosts, h.Host)
+		}
+	}
+	return hosts, nil
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {
@@ -237,7 +291,7 @@ func (p *Plan) check() error {
 	if p.Workdir != "" && !strings.HasPrefix(p.Workdir, "/") {
 		return invalid("working directory %q: give an absolute path in the image", p.Workdir)
 	}
-	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private, &p.Intercept} {
+	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private, &p.Intercept, &p.Skills} {
 		if *list == nil {
 			*list = []string{} // JSON readers want [] and not null
 		}

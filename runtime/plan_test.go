@@ -62,7 +62,7 @@ func TestPlanOfDefaults(t *testing.T) {
 
 func TestPlanOfManifests(t *testing.T) {
 	p := mustPlan(t, fromManifests())
-	if p.Agent != "rev.iewer" || p.Name != "rev-iewer" || p.Source != "/a.md" || !p.HasPrompt || p.prompt != "Be careful." {
+	if p.Agent != "rev.iewer" || p.Name != "rev-iewer" || p.Source != "/a.md" || !p.HasPrompt || p.provision.Prompt != "Be careful." {
 		t.Errorf("agent %+v", p)
 	}
 	if p.User != "node" || p.Workdir != "/src" || p.Runtime != "runc" || p.Command[0] != "claude" || p.Proxy != (ProxyPlan{Engine: proxy.Allowlist}) {
@@ -196,8 +196,12 @@ func TestPlanErrors(t *testing.T) {
 		"not through sudo":     {Request{Image: "x", Env: []string{"GONE"}, Lookup: environ(map[string]string{"SUDO_UID": "1"})}, "sudo --preserve-env=GONE"},
 		"manifest's variable":  {bottle(manifest.Bottle{Env: map[string]string{"A": "${GONE}"}}), "GONE is not set"},
 		"manifest's bad name":  {bottle(manifest.Bottle{Env: map[string]string{"A": "${}"}}), `name ""`},
-		"prompted value":       {bottle(manifest.Bottle{Env: map[string]string{"A": "?token"}}), "A: prompted values"},
-		"credential":           {bottle(manifest.Bottle{Env: map[string]string{"A": "credential:x"}}), "A: prompted values"},
+		"credential's path":    {bottle(manifest.Bottle{Env: map[string]string{"A": "credential:../x"}}), `credential "../x"`},
+		"no credential":        {bottle(manifest.Bottle{Secrets: map[string]string{"a": "credential:"}}), `credential ""`},
+		"secret without value": {Request{Image: "x", Secrets: []string{"A"}}, `secret "A": give NAME=FILE`},
+		"secret's name":        {Request{Image: "x", Secrets: []string{"a-b=f"}}, `name "a-b"`},
+		"secret and variable":  {Request{Image: "x", Env: []string{"A=b"}, Secrets: []string{"A=f"}}, "A is given twice"},
+		"preset":               {Request{Image: "x", Presets: []string{"clade"}}, `no preset "clade" (did you mean "claude"?)`},
 		"manifest's own image": {Request{Agent: &manifest.Agent{Name: "a"}, Bottle: &manifest.Bottle{}}, "no image"},
 	} {
 		t.Run(name, func(t *testing.T) {

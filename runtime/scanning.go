@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
@@ -11,15 +12,14 @@ import (
 
 	"carboy/runtime/authority"
 	"carboy/runtime/manifest"
+	"carboy/runtime/manifest/presets"
 	"carboy/runtime/proxy"
 	"carboy/runtime/proxy/policy"
 )
 
-// Words of a manifest for the TLS of a host.
-const (
-	intercept   = "intercept"
-	passthrough = "passthrough"
-)
+// intercept is a manifest's word for TLS that is opened; the other one is
+// passthrough.
+const intercept = "intercept"
 
 // setScanning settles what the proxy reads. An engine that reads nothing is not
 // asked to: nobody shall believe that it does.
@@ -49,6 +49,22 @@ func (p *Plan) setScanning(r Request, b manifest.Bottle) error {
 		return nil
 	}
 	p.DLP = cmp.Or(dlp, proxy.Block)
+	return p.checkLogin(b)
+}
+
+// checkLogin: pipelock cannot let one secret go to one host.
+func (p *Plan) checkLogin(b manifest.Bottle) error {
+	if p.Login == "" || p.DLP != proxy.Block {
+		return nil
+	}
+	preset, _ := presets.Find(p.Provider)
+	for _, h := range preset.Hosts {
+		opened := slices.ContainsFunc(p.policy.Intercept, func(i policy.Pattern) bool { return i.Match(h.Host, 443) })
+		if h.Login && opened {
+			return invalid("%s%s is to be intercepted, and the agent's login %s would be blocked there: let that host pass through, or use dlp: %s",
+				inEgress(true, b.Source), h.Host, p.Login, proxy.Warn)
+		}
+	}
 	return nil
 }
 
@@ -63,9 +79,6 @@ func inEgress(manifest bool, source string) string {
 // tlsWords are what was said of single patterns.
 func tlsWords(r Request, b manifest.Bottle) (map[policy.Pattern]string, error) {
 	in := inEgress(true, b.Source)
-	if err := checkTLS(in, b.Egress.TLS); err != nil {
-		return nil, err
-	}
 	words := map[policy.Pattern]string{}
 	said := slices.Clone(b.Egress.Allow)
 	for _, host := range r.Intercept {
@@ -76,22 +89,12 @@ func tlsWords(r Request, b manifest.Bottle) (map[policy.Pattern]string, error) {
 		if err != nil {
 			return nil, invalid("%s%w", in, err)
 		}
-		if err := checkTLS(in+pattern.String()+": ", a.TLS); err != nil {
-			return nil, err
-		}
 		if before := words[pattern]; before != "" && a.TLS != "" && before != a.TLS {
 			return nil, invalid("%s%s: both %s and %s were asked for", in, pattern, before, a.TLS)
 		}
 		words[pattern] = cmp.Or(words[pattern], a.TLS)
 	}
 	return words, nil
-}
-
-func checkTLS(where, word string) error {
-	if !slices.Contains([]string{"", intercept, passthrough}, word) {
-		return invalid("%stls %q: choose %s or %s", where, word, intercept, passthrough)
-	}
-	return nil
 }
 
 // knownSecrets are values that must not leave the bottle: those that came from
@@ -103,12 +106,44 @@ func (p *Plan) knownSecrets() []string {
 	}
 	var known []string
 	for _, name := range slices.Sorted(maps.Keys(p.secret)) {
-		value := p.env[name]
-		if p.secret[name] && len(value) >= proxy.ShortestSecret && !ordinaryName(name) && !ordinaryURL(value) {
-			known = append(known, value)
+		if p.secret[name] && !ordinaryName(name) {
+			known = append(known, leaves(p.env[name])...)
 		}
 	}
-	return known
+	for _, name := range slices.Sorted(maps.Keys(p.secretFiles)) {
+		known = append(known, leaves(string(p.secretFiles[name]))...)
+	}
+	return slices.DeleteFunc(known, func(value string) bool { return len(value) < proxy.ShortestSecret || ordinaryURL(value) })
+}
+
+// leaves are the texts in what is JSON, whose lines are in other JSON too, and
+// else the value itself.
+func leaves(value string) []string {
+	trimmed := strings.TrimSpace(value)
+	if !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[") {
+		return []string{value}
+	}
+	var document any
+	if err := json.Unmarshal([]byte(trimmed), &document); err != nil {
+		return []string{value}
+	}
+	return texts(document)
+}
+
+func texts(document any) (all []string) {
+	switch v := document.(type) {
+	case string:
+		return []string{v}
+	case []any:
+		for _, item := range v {
+			all = append(all, texts(item)...)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			all = append(all, texts(v[key])...)
+		}
+	}
+	return all
 }
 
 // ordinaryName says that a variable's value is known to everybody, and part of

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func TestKnownSecrets(t *testing.T) {
 		Bottle:  &manifest.Bottle{Env: map[string]string{"FORWARDED": "${FORWARDED}", "TWICE": "${FORWARDED}"}},
 		Env:     []string{"BY_FLAG", "SHORT", "LANG", "LC_TIME", "BASE_URL", "HOOK", "LOGIN", "OPEN=said-to-everybody", "OVER=open-in-the-end"},
 		EnvFile: []string{"IN_FILE=from-a-file", "OVER=secret-at-first", "MODE=x"},
-		Lookup:  func(name string) (string, bool) { v, ok := caller[name]; return v, ok },
+		Lookup:  environ(caller),
 	}
 	p, err := NewPlan(r)
 	if err != nil {
@@ -36,6 +37,50 @@ func TestKnownSecrets(t *testing.T) {
 	if p, err = NewPlan(r); err != nil || len(p.knownSecrets()) != 0 {
 		t.Errorf("the allowlist engine is told %q, %v", p.knownSecrets(), err)
 	}
+}
+
+func TestSecretsFetchedLater(t *testing.T) {
+	p, err := NewPlan(Request{
+		Image: "busybox", Engine: proxy.Pipelock, Agent: &manifest.Agent{}, Lookup: environ(nil),
+		Bottle: &manifest.Bottle{
+			Env:     map[string]string{"ASKED": "?token", "same": "literal-value"},
+			Secrets: map[string]string{"auth.json": "credential:auth", "key": "credential:key", "same": "credential:same"},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{
+		"ASKED": "asked-value", "same": "value-of-a-file",
+		"auth.json": `{"tokens": {"access": "access-token-1", "kinds": ["long-enough", "short"]}, "url": "https://api.test/v1", "n": 12345678901}`,
+		"key":       "-----BEGIN KEY-----\nabcdefgh\n",
+	}
+	err = p.Resolve(t.Context(), func(_ context.Context, s Secret) ([]byte, error) { return []byte(values[s.Name]), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := p.knownSecrets()
+	if want := []string{"asked-value", "access-token-1", "long-enough", values["key"], "value-of-a-file"}; !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+}
+
+func TestLoginOfAnInterceptedHost(t *testing.T) {
+	r := Request{
+		Image: "busybox", Engine: proxy.Pipelock, Provider: "claude", Presets: []string{"claude"}, Agent: &manifest.Agent{},
+		Bottle: &manifest.Bottle{Source: "dev.yaml", Egress: manifest.Egress{TLS: "intercept"}},
+		Lookup: environ(map[string]string{"ANTHROPIC_API_KEY": "key-of-somebody"}),
+	}
+	if _, err := NewPlan(r); err == nil || !strings.Contains(err.Error(), "dev.yaml: egress: api.anthropic.com is to be intercepted") {
+		t.Errorf("%v", err)
+	}
+	r.DLP = "warn"
+	p := mustPlan(t, r)
+	if got := p.knownSecrets(); !slices.Equal(got, []string{"key-of-somebody"}) {
+		t.Errorf("the login is not known: %q", got)
+	}
+	r.DLP, r.Bottle.Egress.TLS = "", ""
+	mustPlan(t, r)
 }
 
 func TestOrdinaryURL(t *testing.T) {

@@ -36,6 +36,9 @@ type UpOptions struct {
 // error nothing of it is left, unless Keep says so or the error tells what
 // could not be removed. The caller ends it with Down.
 func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err error) {
+	if len(p.pending) > 0 {
+		return nil, invalid("the plan has secrets without a value")
+	}
 	resolvers, err := h.resolvers()
 	if err != nil {
 		return nil, err

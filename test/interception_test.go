@@ -108,8 +108,8 @@ func testInterception(t *testing.T, r *rig, runtime string) {
 	agent.stop(t)
 }
 
-// said is the answer to one request of the agent's.
-func said(t *testing.T, l *live, args ...string) (a attempt, value struct {
+// fetched is the answer to one request of the agent's.
+func fetched(t *testing.T, l *live, args ...string) (a attempt, value struct {
 	Status int
 	Issuer string
 	Length int64
@@ -133,12 +133,12 @@ func said(t *testing.T, l *live, args ...string) (a attempt, value struct {
 func checkIssuers(t *testing.T, agent *live) {
 	t.Helper()
 	for host, want := range map[string]string{"allowed.test": "carboy bottle " + agent.inspect(t).Instance, "denied.test": "carboy test world"} {
-		if a, value := said(t, agent, "https://"+host+"/"); !a.OK || value.Issuer != want {
+		if a, value := fetched(t, agent, "https://"+host+"/"); !a.OK || value.Issuer != want {
 			t.Errorf("%s: %v, issuer %q, want %q", host, a, value.Issuer, want)
 		}
 	}
 	for host, ok := range map[string]bool{"denied.test": true, "allowed.test": false} {
-		if a, _ := said(t, agent, "-ca", "/etc/ca.pem", "https://"+host+"/"); a.OK != ok {
+		if a, _ := fetched(t, agent, "-ca", "/etc/ca.pem", "https://"+host+"/"); a.OK != ok {
 			t.Errorf("%s with the world's authority alone: %v", host, a)
 		}
 	}
@@ -265,7 +265,7 @@ func TestInterceptedServerIsVerified(t *testing.T) {
 	r := newRig(t, 0)
 	agent := r.start(t, append(engineFlags("pipelock"), "--intercept", "allowed.test")...)
 	r.Reset()
-	a, value := said(t, agent, "https://allowed.test/")
+	a, value := fetched(t, agent, "https://allowed.test/")
 	if a.OK || value.Status != 502 || !strings.HasPrefix(value.Issuer, "carboy bottle ") || requests(r, "internet/https") != 0 {
 		t.Errorf("%v, %+v, %d requests", a, value, requests(r, "internet/https"))
 	}
@@ -291,7 +291,7 @@ func TestPipelockLimits(t *testing.T) {
 		{"https://allowed.test/bytes/100", 100, []string{"-times", "500", "-fresh"}},
 	} {
 		start := time.Now()
-		if a, value := said(t, agent, append(tt.flags, tt.url)...); !a.OK || value.Length != tt.bytes || time.Since(start) > time.Minute {
+		if a, value := fetched(t, agent, append(tt.flags, tt.url)...); !a.OK || value.Length != tt.bytes || time.Since(start) > time.Minute {
 			t.Errorf("%s %v: %v, %d bytes in %v", tt.url, tt.flags, a, value.Length, time.Since(start))
 		}
 		t.Logf("%s %v: %v", tt.url, tt.flags, time.Since(start).Round(time.Millisecond))
@@ -306,12 +306,11 @@ func TestLongTunnel(t *testing.T) {
 	}
 	needPipelock(t)
 	r := newRig(t, 1)
-	agent := r.start(t, append(engineFlags("pipelock"), "--allow", "tcp:allowed.test:8443")...)
 	const pause = 10*60 + 5
 	script := fmt.Sprintf(`(printf 'CONNECT allowed.test:8443 HTTP/1.1\r\nHost: allowed.test:8443\r\n\r\n'; sleep 1; echo first; sleep %d; echo second; sleep 1) | nc 10.66.0.1 8888`, pause)
-	c := r.commandFor(t, pause*time.Second+runTime, "exec", agent.name, "--", "sh", "-c", script)
+	args := append(bottle(engineFlags("pipelock")...), "--allow", "tcp:allowed.test:8443", "--", "sh", "-c", script)
+	c := r.commandFor(t, pause*time.Second+runTime, args...)
 	if o := finish(t, c); !strings.HasSuffix(o.stdout, "first\nsecond\n") {
 		t.Errorf("after %d s: %v", pause, o)
 	}
-	agent.stop(t)
 }

@@ -29,11 +29,17 @@ type session struct {
 // open starts a command line as the leader of a terminal of 33 by 111.
 func (r *rig) open(t *testing.T, args ...string) *session {
 	t.Helper()
+	return r.openWith(t, nil, args...)
+}
+
+// openWith is open with further variables.
+func (r *rig) openWith(t *testing.T, env []string, args ...string) *session {
+	t.Helper()
 	s := &session{cmd: r.command(t, args...), done: make(chan struct{})}
 	s.master, s.slave = newTerminal(t)
 	s.resize(t, 33, 111)
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = s.slave, s.slave, s.slave
-	s.cmd.Env = append(s.cmd.Env, "TERM=vt220")
+	s.cmd.Env = append(append(s.cmd.Env, "TERM=vt220"), env...)
 	endGently(s.cmd)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := s.cmd.Start(); err != nil {

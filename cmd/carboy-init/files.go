@@ -129,6 +129,9 @@ func makeParents(root *os.Root, dir string, who identity) error {
 }
 
 func create(root *os.Root, name string, f initproto.File, who identity) (err error) {
+	if f.Link != "" {
+		return errors.Join(root.Symlink(f.Link, name), root.Lchown(name, int(who.uid), int(who.gid)))
+	}
 	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -155,9 +158,11 @@ func merged(root *os.Root, name string, data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var object map[string]any
-	if json.Unmarshal(there, &object) != nil || object == nil {
-		return data, nil //nolint:nilerr // what is no object is replaced
+	object := map[string]any{}
+	if json.Valid(there) && bytes.HasPrefix(bytes.TrimSpace(there), []byte("{")) {
+		if err := json.Unmarshal(there, &object); err != nil {
+			return nil, err
+		}
 	}
 	mergeInto(object, over)
 	return json.MarshalIndent(object, "", "  ")
@@ -174,8 +179,9 @@ func mergeInto(object, over map[string]any) {
 	}
 }
 
-// readSmall never waits: the image may hold a FIFO or a device by that name.
-// What is not a regular file of at most 1 MiB reads as empty.
+// readSmall never waits: the image may hold a FIFO or a device by that name,
+// and it follows no link. What is not a regular file of at most 1 MiB reads as
+// empty.
 func readSmall(root *os.Root, name string) ([]byte, error) {
 	const limit = 1 << 20
 	st, err := root.Lstat(name)

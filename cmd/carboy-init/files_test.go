@@ -1,137 +1,158 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"carboy/runtime/initproto"
 )
 
-// imageRoot is a root with these files, and links whose text begins with ->.
-func imageRoot(t *testing.T, files map[string]string) string {
+// imageRoot is a directory as an image may be.
+func imageRoot(t *testing.T) string {
 	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: sudo go test ./cmd/carboy-init -root")
+	}
 	dir := t.TempDir()
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	for _, d := range []string{"etc", "home", "home/agent", "run"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		var err error
-		if target, ok := strings.CutPrefix(text, "->"); ok {
-			err = os.Symlink(target, path)
-		} else {
-			err = os.WriteFile(path, []byte(text), 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("agent:x:1000:1000::/home/agent:/bin/sh\nnohome:x:1001:1001::/:/bin/sh\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
 
-func put(t *testing.T, root string, f initproto.File) error {
+func owner(t *testing.T, path string) string {
 	t.Helper()
-	f.Owner, f.Mode = fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid()), 0o644
-	return writeFile(root, f)
-}
-
-func read(t *testing.T, root, name string) string {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(root, name))
-	if err != nil && !os.IsNotExist(err) {
+	st, err := os.Lstat(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return string(b)
+	sys := st.Sys().(*syscall.Stat_t)
+	return fmt.Sprintf("%d:%d", sys.Uid, sys.Gid)
 }
 
-func TestAfter(t *testing.T) {
-	for _, tt := range []struct {
-		name  string
-		files map[string]string
-		want  string
-	}{
-		{"none", nil, "ours\n"},
-		{"first", map[string]string{"a/one": "1\n", "a/two": "2\n"}, "1\nours\n"},
-		{"second", map[string]string{"a/two": "2"}, "2\nours\n"},
-		{"empty", map[string]string{"a/one": "", "a/two": "2"}, "ours\n"},
-		{"link", map[string]string{"a/one": "->../b/three", "b/three": "3\n"}, "3\nours\n"},
-		{"absolute link", map[string]string{"a/one": "->/b/three", "b/three": "3\n"}, "3\nours\n"},
-		{"link of a directory", map[string]string{"a": "->/b", "b/two": "2\n"}, "2\nours\n"},
-		{"link that leads nowhere", map[string]string{"a/one": "->/gone", "a/two": "2\n"}, "2\nours\n"},
-		{"link that would lead out", map[string]string{"a/one": "->../../../../../etc/passwd", "etc/passwd": "", "a/two": "2"}, "ours\n"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			root := imageRoot(t, tt.files)
-			if err := put(t, root, initproto.File{Path: "/run/x/bundle", Data: []byte("ours\n"), After: []string{"/a/one", "/a/two"}}); err != nil {
-				t.Fatal(err)
-			}
-			if got := read(t, root, "run/x/bundle"); got != tt.want {
-				t.Errorf("%q, want %q", got, tt.want)
-			}
-		})
-	}
-}
-
-func TestAppend(t *testing.T) {
-	outside := filepath.Join(t.TempDir(), "outside")
-	if err := os.WriteFile(outside, []byte("theirs\n"), 0o600); err != nil {
+func TestFilesAtHome(t *testing.T) {
+	dir := imageRoot(t)
+	if err := writeFile(dir, initproto.File{Path: "~/.claude/skills/x/SKILL.md", Mode: 0o640, Owner: "agent", Data: []byte("x")}); err != nil {
 		t.Fatal(err)
 	}
-	for _, tt := range []struct {
-		name  string
-		files map[string]string
-		at    string
-		want  string
-	}{
-		{"file", map[string]string{"a/one": "1\n"}, "a/one", "1\nours\n"},
-		{"no file", map[string]string{"a/other": ""}, "a/one", "ours\n"},
-		{"no directory", nil, "a/one", ""},
-		{"file as directory", map[string]string{"a": "text"}, "a", "text"},
-		{"link", map[string]string{"a/one": "->/b/two", "b/two": "2\n"}, "b/two", "2\nours\n"},
-		{"link to a directory", map[string]string{"a": "->/b", "b/one": "1\n"}, "b/one", "1\nours\n"},
-		{"link to nowhere", map[string]string{"a/one": "->/b/two"}, "b/two", ""},
-		{"link out", map[string]string{"a/one": "->" + outside}, "a/one", ""},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			root := imageRoot(t, tt.files)
-			if err := put(t, root, initproto.File{Path: "/a/one", Data: []byte("ours\n"), Append: true}); err != nil {
-				t.Fatal(err)
-			}
-			if tt.name != "link out" {
-				if got := read(t, root, tt.at); got != tt.want {
-					t.Errorf("%q, want %q", got, tt.want)
-				}
-			}
-			if got := read(t, filepath.Dir(outside), "outside"); got != "theirs\n" {
-				t.Errorf("a file outside the root is %q", got)
-			}
-		})
+	for path, want := range map[string]string{"home": "0:0", "home/agent": "0:0", "home/agent/.claude": "1000:1000", "home/agent/.claude/skills/x/SKILL.md": "1000:1000"} {
+		if got := owner(t, filepath.Join(dir, path)); got != want {
+			t.Errorf("%s is of %s, want %s", path, got, want)
+		}
+	}
+	if st, err := os.Stat(filepath.Join(dir, "home/agent/.claude/skills/x/SKILL.md")); err != nil || st.Mode() != 0o640 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+	if err := writeFile(dir, initproto.File{Path: "~/x/y", Mode: 0o600, Owner: "nohome"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := owner(t, filepath.Join(dir, "x")); got != "0:0" {
+		t.Errorf("a directory of the root is of %s", got)
 	}
 }
 
-// TestAppendToNoFile never waits, and keeps nobody from seeing that the image's
-// own certificates are not there.
-func TestAppendToNoFile(t *testing.T) {
-	for what, place := range map[string]func(string) error{
-		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o666) },
-		"directory": func(path string) error { return os.Mkdir(path, 0o755) },
-		"loop":      func(path string) error { return os.Symlink("one", path) },
-		"huge file": func(path string) error {
-			return os.WriteFile(path, make([]byte, 5<<20), 0o600)
-		},
+func TestLinks(t *testing.T) {
+	dir := imageRoot(t)
+	if err := writeFile(dir, initproto.File{Path: "~/.codex/auth.json", Owner: "agent", Link: "/run/auth"}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "home/agent/.codex/auth.json")
+	if to, err := os.Readlink(path); err != nil || to != "/run/auth" || owner(t, path) != "1000:1000" {
+		t.Errorf("%s, %v, %s", to, err, owner(t, path))
+	}
+}
+
+func TestMerge(t *testing.T) {
+	dir := imageRoot(t)
+	path := filepath.Join(dir, "home/agent/state.json")
+	merge := initproto.File{Path: "~/state.json", Mode: 0o600, Owner: "agent", Data: []byte(`{"a": {"b": 1}, "c": [2]}`), Merge: true}
+	for there, want := range map[string]string{
+		``:                            `{"a":{"b":1},"c":[2]}`,
+		`{"a": {"b": 0, "x": 3}}`:     `{"a":{"b":1,"x":3},"c":[2]}`,
+		`{"a": 7, "keep": "me"}`:      `{"a":{"b":1},"c":[2],"keep":"me"}`,
+		`[1]`:                         `{"a":{"b":1},"c":[2]}`,
+		`null`:                        `{"a":{"b":1},"c":[2]}`,
+		`{"a": `:                      `{"a":{"b":1},"c":[2]}`,
+		strings.Repeat(" ", 1<<20+1):  `{"a":{"b":1},"c":[2]}`,
+		`{"mcp": {"s": {"t": "u"}}} `: `{"a":{"b":1},"c":[2],"mcp":{"s":{"t":"u"}}}`,
 	} {
-		root := imageRoot(t, map[string]string{"a/other": ""})
-		if err := place(filepath.Join(root, "a/one")); err != nil {
+		if err := os.WriteFile(path, []byte(there), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range []initproto.File{{Path: "/a/one", Append: true}, {Path: "/b", After: []string{"/a/one"}}} {
-			if err := put(t, root, f); err == nil {
-				t.Errorf("%s: %+v is no error", what, f)
+		if err := writeFile(dir, merge); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got any
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		if again, _ := json.Marshal(got); string(again) != want {
+			t.Errorf("%.40q became %s, want %s", there, again, want)
+		}
+	}
+}
+
+// Whatever an image has where something is written, nothing outside of its root
+// is read, written or waited for.
+func TestHostileImage(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "outside")
+	for _, f := range []initproto.File{
+		{Path: "~/.claude/settings.json", Mode: 0o600, Owner: "agent", Data: []byte(`{"mine": 1}`), Merge: true},
+		{Path: "~/.claude/settings.json", Mode: 0o600, Owner: "agent", Data: []byte("mine")},
+		{Path: "~/.claude/settings.json", Owner: "agent", Link: "/run/x"},
+	} {
+		for what, plant := range map[string]func(home string) error{
+			"link as the file": func(home string) error {
+				return errors.Join(os.Mkdir(home+"/.claude", 0o755), os.Symlink(outside, home+"/.claude/settings.json"))
+			},
+			"link as the directory": func(home string) error { return os.Symlink(filepath.Dir(outside), home+"/.claude") },
+			"relative link out": func(home string) error {
+				return os.Symlink("../../../../../../../../../../../"+filepath.Dir(outside), home+"/.claude")
+			},
+			"link as the home": func(home string) error { return errors.Join(os.Remove(home), os.Symlink(filepath.Dir(outside), home)) },
+			"FIFO": func(home string) error {
+				return errors.Join(os.Mkdir(home+"/.claude", 0o755), syscall.Mkfifo(home+"/.claude/settings.json", 0o600))
+			},
+			"device": func(home string) error {
+				return errors.Join(os.Mkdir(home+"/.claude", 0o755), syscall.Mknod(home+"/.claude/settings.json", syscall.S_IFCHR|0o666, 1<<8|3))
+			},
+			"full directory":        func(home string) error { return os.MkdirAll(home+"/.claude/settings.json/a/b", 0o755) },
+			"file as the directory": func(home string) error { return os.WriteFile(home+"/.claude", nil, 0o600) },
+		} {
+			dir := imageRoot(t)
+			if err := os.WriteFile(outside, []byte(`{"theirs": 1}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := plant(filepath.Join(dir, "home/agent")); err != nil {
+				t.Fatal(err)
+			}
+			err := writeFile(dir, f)
+			if there, readErr := os.ReadFile(outside); readErr != nil || string(there) != `{"theirs": 1}` {
+				t.Errorf("%s: outside is now %q, %v", what, there, readErr)
+			}
+			if entries, _ := os.ReadDir(filepath.Dir(outside)); len(entries) != 1 {
+				t.Errorf("%s: outside there are %v", what, entries)
+			}
+			if err != nil {
+				continue // the bottle is not started
+			}
+			if text, err := os.ReadFile(filepath.Join(dir, "home/agent/.claude/settings.json")); f.Link == "" && (err != nil || strings.Contains(string(text), "theirs")) {
+				t.Errorf("%s: %q, %v", what, text, err)
 			}
 		}
 	}

@@ -33,7 +33,7 @@ func withheld(c Change) bool {
 // commanding is what other programs take commands from, in any directory. It is
 // part of projects, and written when its user agrees.
 var commanding = []string{
-	".envrc", ".mcp.json", ".claude/settings.json", ".claude/settings.local.json", ".vscode", ".idea", ".husky",
+	".envrc", ".mcp.json", ".claude/settings.json", ".claude/settings.local.json", ".vscode", ".idea", ".husky", ".carboy",
 }
 
 // Commands says that programs of the host may run what this change says.

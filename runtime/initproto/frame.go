@@ -95,6 +95,8 @@ type File struct {
 	// Append keeps what is at Path, before Data. Nothing is made where Path's
 	// directory is not there.
 	Append bool `json:"append,omitempty"`
+	// Link makes a symbolic link to it, instead of a file.
+	Link string `json:"link,omitempty"`
 }
 
 // Seal ends provisioning: carboy-init drops every capability that neither its

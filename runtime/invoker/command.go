@@ -43,3 +43,18 @@ func (u User) environment() []string {
 	}
 	return append(env, "PATH="+strings.Join(path, ":"))
 }
+
+// Interactive is a Command that has the caller's terminal: its streams, its kind
+// and its session, as an editor needs them. Ctrl-C reaches it as it reaches us.
+func (u User) Interactive(ctx context.Context, name string, args ...string) *exec.Cmd {
+	c := u.Command(ctx, name, args...)
+	c.SysProcAttr.Setsid = false
+	c.Cancel = func() error { return c.Process.Kill() }
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	for _, kept := range []string{"TERM", "COLORTERM", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR"} {
+		if value, ok := os.LookupEnv(kept); ok {
+			c.Env = append(c.Env, kept+"="+value)
+		}
+	}
+	return c
+}

@@ -10,13 +10,22 @@ import (
 
 // files is a directory in memory.
 func files(path string, m map[string]string) Dir {
-	return Dir{Path: path, ReadFile: func(name string, _ int64) ([]byte, error) {
+	read := func(name string, _ int64) ([]byte, error) {
 		text, ok := m[strings.TrimPrefix(name, path+"/")]
 		if !ok {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 		}
 		return []byte(text), nil
-	}}
+	}
+	list := func(dir string, _ int) (names []string, err error) {
+		for name := range m {
+			if rest, ok := strings.CutPrefix(path+"/"+name, dir+"/"); ok {
+				names = append(names, rest)
+			}
+		}
+		return names, nil
+	}
+	return Dir{Path: path, ReadFile: read, List: list}
 }
 
 const agentText = "---\nbottle: dev\ncommand: [claude, --verbose]\n---\nYou are careful.\n\n--- not the end\n"
@@ -49,13 +58,13 @@ func TestFindErrors(t *testing.T) {
 		{"path as name", "../x", nil, `agent name "../x"`},
 		{"no front matter", "x", map[string]string{"agents/x.md": "hello"}, "bottle: dev"},
 		{"no bottle", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n"}, "/etc/carboy/bottles/y.yaml"},
-		{"bottle path", "x", map[string]string{"agents/x.md": "---\nbottle: ../y\n---\n"}, "bottle name"},
+		{"bottle path", "x", map[string]string{"agents/x.md": "---\nbottle: ../y\n---\n"}, `/home/u/agents/x.md:2: bottle: "../y" is no name`},
 		{"unknown key in agent", "x", map[string]string{"agents/x.md": "---\nbottle: y\ncomand: [a]\n---\n"}, `/home/u/agents/x.md:3: unknown key "comand" (did you mean "command"?)`},
 		{"unknown key in bottle", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\negress:\n  alow: [a]\n"}, `/home/u/bottles/y.yaml:3: unknown key "alow" (did you mean "allow"?)`},
 		{"key of a field that is not the file's", "x", map[string]string{"agents/x.md": "---\nbottle: y\nprompt: z\n---\n"}, `/home/u/agents/x.md:3: unknown key "prompt": `},
 		{"CRLF", "x", map[string]string{"agents/x.md": "---\r\nbottle: y\r\n\r\nnope: 1\r\n---\r\n"}, `/home/u/agents/x.md:4: unknown key "nope"`},
 		{"key twice", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\nimage: b\n"}, `/home/u/bottles/y.yaml:2: mapping key "image" already defined`},
-		{"two documents", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\n---\nuser: b\n"}, "/home/u/bottles/y.yaml: more than one"},
+		{"two documents", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\n---\nuser: b\n"}, "/home/u/bottles/y.yaml:2: more than one"},
 		{"not a mapping", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "- a\n"}, "/home/u/bottles/y.yaml:1:"},
 		{"wrong type", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n", "bottles/y.yaml": "image: a\nlimits:\n  pids: many\n"}, "/home/u/bottles/y.yaml:3:"},
 		{"not YAML", "x", map[string]string{"agents/x.md": "---\nbottle: [y\n---\n"}, "/home/u/agents/x.md:"},

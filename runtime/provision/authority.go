@@ -36,9 +36,9 @@ func (a Agent) authorityFiles() ([]initproto.File, error) {
 	if len(a.Authority) == 0 {
 		return nil, nil
 	}
-	bundle := readOnly(bundlePath, a.Authority)
+	bundle := public(bundlePath, a.Authority)
 	bundle.After = bundles()
-	files := []initproto.File{readOnly(authorityPath, a.Authority), bundle}
+	files := []initproto.File{public(authorityPath, a.Authority), bundle}
 	for _, path := range append(bundles(), anchors()...) {
 		files = append(files, initproto.File{Path: path, Mode: 0o644, Owner: "0:0", Data: a.Authority, Append: true})
 	}

@@ -26,6 +26,13 @@ func Build(ctx context.Context, dir string) (string, error) {
 			return "", err
 		}
 	}
+	root, err := repository()
+	if err != nil {
+		return "", err
+	}
+	if err := os.CopyFS(filepath.Join(dir, "share", "carboy"), os.DirFS(filepath.Join(root, "cmd/carboy/cmd/shipped"))); err != nil {
+		return "", err
+	}
 	return filepath.Join(bin, "carboy"), nil
 }
 

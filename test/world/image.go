@@ -3,6 +3,7 @@ package world
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,8 @@ type Image struct {
 	// Raw are entries added last as they are: links, devices, whatever an image
 	// may hold. A regular file's size is set.
 	Raw []Entry
+	// Layer is the file of a further layer, an uncompressed tar.
+	Layer string
 }
 
 // Entry is one entry of a layer.
@@ -75,15 +78,19 @@ func (i Image) build() (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(content)), nil
-	})
-	if err != nil {
-		return nil, err
+	layers := []tarball.Opener{func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }}
+	if i.Layer != "" {
+		layers = append(layers, func() (io.ReadCloser, error) { return os.Open(i.Layer) })
 	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		return nil, err
+	img := empty.Image
+	for _, open := range layers {
+		layer, err := tarball.LayerFromOpener(open, tarball.WithCompressionLevel(gzip.NoCompression))
+		if err != nil {
+			return nil, err
+		}
+		if img, err = mutate.AppendLayers(img, layer); err != nil {
+			return nil, err
+		}
 	}
 	file, err := img.ConfigFile()
 	if err != nil {

@@ -152,20 +152,28 @@ func (w *World) echoPackets(c net.PacketConn, label string) error {
 type entryKey struct{}
 
 func (w *World) serveHTTP(l net.Listener) error {
-	return httpServer().Serve(l)
+	return w.httpServer().Serve(l)
 }
 
 func (w *World) serveHTTPS(l net.Listener) error {
-	server := httpServer()
+	server := w.httpServer()
 	server.TLSConfig = w.tls
 	return server.ServeTLS(l, "", "")
 }
 
-func httpServer() *http.Server {
+// usual are what every web server here answers.
+func usual() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", answer)
 	mux.HandleFunc("/bytes/{n}", answerBytes)
-	return &http.Server{ReadHeaderTimeout: time.Minute, Handler: mux, ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+	return mux
+}
+
+// Handle lets h answer for a pattern as http.ServeMux has them, with a host.
+func (w *World) Handle(pattern string, h http.Handler) { w.web.Handle(pattern, h) }
+
+func (w *World) httpServer() *http.Server {
+	return &http.Server{ReadHeaderTimeout: time.Minute, Handler: w.web, ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 		if t, ok := c.(*tls.Conn); ok {
 			c = t.NetConn()
 		}

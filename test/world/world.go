@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"sync"
@@ -66,6 +67,7 @@ type World struct {
 	arrivals ledger
 	zone     zone
 	tls      *tls.Config
+	web      *http.ServeMux
 
 	mu          sync.Mutex
 	closers     []func() error
@@ -78,7 +80,7 @@ func New(ctx context.Context, config Config) (_ *World, err error) {
 	if !Inside() {
 		return nil, errors.New("new world: this is the machine's own host: call world.Enter first")
 	}
-	w := &World{dir: config.Dir, spaces: map[string]*namespace{}, packets: map[string]*sniffer{}}
+	w := &World{dir: config.Dir, spaces: map[string]*namespace{}, packets: map[string]*sniffer{}, web: usual()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("new world: %w", err), w.Close())

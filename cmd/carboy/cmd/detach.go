@@ -27,7 +27,7 @@ const supervisorVariable = "CARBOY_SUPERVISOR_FD"
 // detach runs this command line again in a session of its own, and returns when
 // its agent runs. What the other process has to say until then goes to our own
 // standard error, and its exit status, if it ends, becomes ours.
-func detach(ctx context.Context, trace *runtime.Trace) error {
+func detach(ctx context.Context, trace *runtime.Trace, secrets handed) error {
 	hear, tell, err := os.Pipe()
 	if err != nil {
 		return err
@@ -49,8 +49,14 @@ func detach(ctx context.Context, trace *runtime.Trace) error {
 			c.Env = append(c.Env, traceVariable+"="+strconv.Itoa(first+1))
 		}
 	}
+	given, err := secrets.pipe()
+	if err != nil {
+		return err
+	}
+	c.Env = append(c.Env, secretsVariable+"="+strconv.Itoa(first+len(c.ExtraFiles)))
+	c.ExtraFiles = append(c.ExtraFiles, given)
 	err = c.Start()
-	_ = tell.Close()
+	_, _ = tell.Close(), given.Close()
 	if err != nil {
 		return fmt.Errorf("start the supervisor: %w", err)
 	}

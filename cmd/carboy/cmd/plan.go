@@ -22,6 +22,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
+	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
 )
 
@@ -30,18 +31,26 @@ import (
 func (f *runFlags) plan(s *settings, who invoker.User, agent string, term terminal) (*runtime.Plan, error) {
 	var err error
 	r := f.Request
-	r.Lookup = os.LookupEnv
+	r.Lookup, r.Stored = os.LookupEnv, stored(who)
 	var asked manifest.Proxy
+	if err := f.findWorkspace(&r.Workspace); err != nil {
+		return nil, err
+	}
 	if agent != "" {
-		a, b, err := manifest.Find(manifestDirs(who), agent)
+		dirs := manifestDirs(who, r.Workspace.Directory)
+		a, b, err := manifest.Find(dirs, agent)
 		if err != nil {
 			return nil, err
 		}
 		r.Agent, r.Bottle, asked = &a, &b, b.Proxy
+		if r.Skills, err = readSkills(who, &a); err != nil {
+			return nil, err
+		}
 	}
-	if err := f.findWorkspace(&r.Workspace); err != nil {
+	if err := f.setTask(); err != nil {
 		return nil, err
 	}
+	r.Task = f.Task
 	r.Engine, r.ProxyImage = chooseProxy(s, asked, r.ProxyBinary)
 	if f.envFile != "" {
 		if r.EnvFile, err = readEnvFile(who, f.envFile); err != nil {
@@ -85,16 +94,6 @@ func chooseProxy(s *settings, asked manifest.Proxy, binary string) (engine, imag
 		image = ""
 	}
 	return engine, image
-}
-
-// manifestDirs: a user's own files first, read with his rights.
-func manifestDirs(who invoker.User) []manifest.Dir {
-	var dirs []manifest.Dir
-	if own := who.ConfigDir(); own != "" {
-		dirs = append(dirs, manifest.Dir{Path: own, ReadFile: who.ReadFile})
-	}
-	caller := invoker.User{UID: os.Geteuid()}
-	return append(dirs, manifest.Dir{Path: manifest.OperatorDir, ReadFile: caller.ReadFile})
 }
 
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(=|$)`)
@@ -145,12 +144,28 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	if p.Source != "" {
 		agent += " (" + quote(p.Source) + ")"
 	}
+	if p.Project {
+		agent += " BROUGHT BY THE PROJECT"
+	}
 	row("agent", agent)
+	if b := p.Bottle; b != nil {
+		row("bottle", bottleText(b.Name, b.Source, b.Parents))
+	}
 	row("image", p.Image)
 	if b := p.Build; b != nil {
 		row("built from", quote(b.Context)+" ("+quote(cmp.Or(b.Dockerfile, "Dockerfile"))+", network "+b.Network+")")
 	}
-	row("command", cmp.Or(quoteAll(p.Command), "the image's"))
+	whose := "the image's"
+	if p.Provider != provision.Generic {
+		whose = "the provider's"
+	}
+	if p.Provider != provision.Generic || p.HasTask {
+		row("provider", providerText(p))
+	}
+	row("command", cmp.Or(quoteAll(p.Command), whose))
+	if len(p.Skills) > 0 {
+		row("skills", strings.Join(p.Skills, " "))
+	}
 	row("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
 	if p.Workdir != "" {
 		row("working directory", quote(p.Workdir))
@@ -161,6 +176,9 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	row("runtime", runtimeText)
 	row("proxy", proxyText(p.Proxy))
 	row("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))
+	if len(p.Secrets) > 0 {
+		row("secret files", strings.Join(p.Secrets, " "))
+	}
 	row("allowed hosts", cmp.Or(strings.Join(p.Allow, " "), "(none)"))
 	if len(p.Private) > 0 {
 		row("private addresses", strings.Join(p.Private, " "))
@@ -179,6 +197,15 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 var dlpText = map[string]string{
 	proxy.Block: "block secrets in plain HTTP and in what is intercepted",
 	proxy.Warn:  "log secrets in plain HTTP and in what is intercepted, and block those in a URL",
+}
+
+// bottleText says where what a bottle may do is written.
+func bottleText(name, source string, parents []string) string {
+	text := name + " (" + quote(source) + ")"
+	if len(parents) > 0 {
+		text += " extends " + quoteAll(parents)
+	}
+	return text
 }
 
 // workspaceText says what becomes of an agent's changes.
@@ -202,6 +229,26 @@ func quote(s string) string {
 		return strconv.Quote(s)
 	}
 	return s
+}
+
+// providerText says by what its program will log in.
+func providerText(p *runtime.Plan) string {
+	text := p.Provider
+	if p.Model != "" {
+		text += ", model " + quote(p.Model)
+	}
+	if p.Permissions != "" {
+		text += ", permissions " + p.Permissions
+	}
+	if p.HasTask {
+		text += ", one task"
+	}
+	if names := p.LoginNames(); len(names) > 0 {
+		return text + " (no login: none of " + strings.Join(names, ", ") + " is set)"
+	} else if p.Login != "" {
+		return text + " (login by " + p.Login + ")"
+	}
+	return text
 }
 
 func proxyText(p runtime.ProxyPlan) string {

@@ -17,6 +17,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/initproto"
 	"carboy/runtime/invoker"
+	"carboy/runtime/manifest/presets"
 	"carboy/runtime/proxy/policy"
 	"carboy/runtime/supervise"
 	"carboy/runtime/workspace"
@@ -47,6 +48,7 @@ type runFlags struct {
 	timeout  time.Duration
 	idle     time.Duration
 	cwd      bool
+	headless bool
 	report   *os.File // of a background process: gets the name of the bottle whose command runs
 }
 
@@ -61,7 +63,8 @@ number for a signal, 126 and 127 for a command that cannot be run or found, 125
 when carboy itself failed, 2 for a wrong request.
 
 AGENT is agents/AGENT.md in ~/.config/carboy of the user who calls (also
-through sudo) or in /etc/carboy. Without one, name an image.`,
+through sudo), in /etc/carboy, or in .carboy of the project. Without one, name an
+image.`,
 		Example: `  carboy run --image docker.io/library/busybox -- sh
   carboy run reviewer --allow api.example.com
   carboy run reviewer --dry-run --format json`,
@@ -89,12 +92,19 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringArrayVar(&f.Allow, "allow", nil, "host the agent may reach: exact, *.example.com, or with :PORT (repeatable)")
 	fl.StringArrayVar(&f.Intercept, "intercept", nil, "allowed host whose TLS pipelock opens, with an authority of the bottle's own (repeatable)")
 	fl.StringVar(&f.DLP, "dlp", "", "what pipelock does about secrets on their way out: block or warn (default block)")
+	fl.StringArrayVar(&f.Presets, "preset", nil, "allow the hosts of a list that carboy knows: "+strings.Join(presets.Names(), ", ")+" (repeatable)")
 	fl.String("proxy", "", "proxy engine: pipelock or allowlist (default pipelock)")
 	fl.String("proxy-image", "", "image of pipelock")
 	fl.StringVar(&f.ProxyBinary, "proxy-binary", "", "pipelock binary of this host, instead of an image")
 	fl.StringVar(&f.Runtime, "runtime", "", "auto, runc or runsc (default auto: runsc where it works)")
+	fl.StringVar(&f.Provider, "provider", "", "kind of agent: claude, codex or generic (default the agent's, else generic)")
+	fl.StringVar(&f.Model, "model", "", "the provider's name of a model")
+	fl.StringVarP(&f.Task, "prompt", "p", "", "`TASK` to do without a person, - for standard input; implies --headless")
+	fl.BoolVar(&f.headless, "headless", false, "no terminal and no questions, also not before the start")
+	fl.BoolVar(&f.RemoteControl, "remote-control", false, "let the conversation be driven from elsewhere (claude)")
 	fl.StringArrayVarP(&f.Env, "env", "e", nil, "environment variable NAME=VALUE, or NAME to forward it (repeatable)")
 	fl.StringVar(&f.envFile, "env-file", "", "file of NAME=VALUE lines")
+	fl.StringArrayVar(&f.Secrets, "secret", nil, "value of a variable or secret, `NAME=FILE`, NAME=fd:NUMBER or NAME=credential:NAME of systemd (repeatable)")
 	fl.StringVarP(&f.Workdir, "workdir", "w", "", "working directory in the image")
 	fl.StringVarP(&f.User, "user", "u", "", "user in the image, as name or number, with an optional :group (default the image's, never root)")
 	fl.StringVar(&f.Memory, "memory", "", "memory limit, as 512MiB (default half of the host's, at most 8GiB)")
@@ -163,7 +173,7 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 		return err
 	}
 	if f.report == nil {
-		if err := f.checkTerminal(); err != nil {
+		if err := errors.Join(f.checkTerminal(), checkSecrets(plan)); err != nil {
 			return err
 		}
 	}
@@ -214,8 +224,12 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 			return err
 		}
 	}
+	secrets, err := f.resolve(ctx, plan, who)
+	if err != nil {
+		return err
+	}
 	if f.detach && f.report == nil {
-		return detach(ctx, trace)
+		return detach(ctx, trace, secrets)
 	}
 	sweep(ctx, host)
 	if plan.Build != nil && !f.noBuild {
@@ -224,6 +238,15 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 		}
 	}
 	return f.live(ctx, host, plan, options, term)
+}
+
+// resolve fetches the plan's secrets, for a process in the background from the
+// one that asked.
+func (f *runFlags) resolve(ctx context.Context, plan *runtime.Plan, who invoker.User) (handed, error) {
+	if f.report != nil {
+		return handed{}, receive(ctx, plan)
+	}
+	return gather(ctx, plan, who)
 }
 
 // build makes the agent's image and returns its digest.

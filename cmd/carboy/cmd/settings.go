@@ -146,7 +146,7 @@ func (s *settings) host(ctx context.Context) (*runtime.Host, error) {
 		PluginDir: s.get("cni-bin-dir"),
 	}
 	var err error
-	if config.Libexec, err = libexecDir(); err != nil {
+	if config.Libexec, err = installedDir("libexec"); err != nil {
 		return nil, err
 	}
 	if config.DNS, err = parseAll(s, "dns", netip.ParseAddr); err != nil {
@@ -205,9 +205,9 @@ func parseAll[T any](s *settings, name string, parse func(string) (T, error)) ([
 	return out, nil
 }
 
-// libexecDir stands beside the directory of this binary: PREFIX/bin/carboy and
-// PREFIX/libexec/carboy.
-func libexecDir() (string, error) {
+// installedDir is carboy's own directory of a kind, beside that of this binary:
+// PREFIX/bin/carboy and PREFIX/libexec/carboy.
+func installedDir(kind string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", err
@@ -215,5 +215,5 @@ func libexecDir() (string, error) {
 	if self, err = filepath.EvalSymlinks(self); err != nil {
 		return "", err
 	}
-	return filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "carboy"), nil
+	return filepath.Join(filepath.Dir(filepath.Dir(self)), kind, "carboy"), nil
 }

@@ -1,0 +1,271 @@
+package cmd
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"carboy/runtime/manifest"
+	"carboy/runtime/proxy/policy"
+)
+
+// claudeBottle is claude-bottle.json as bot-bottle read it on 2026-05-12.
+// Keys that are not here are told.
+type claudeBottle struct {
+	Bottles map[string]oldBottle `json:"bottles"`
+	Agents  map[string]oldAgent  `json:"agents"`
+	more    []string
+}
+
+type oldBottle struct {
+	Env     map[string]any `json:"env"`
+	SSH     []oldSSH       `json:"ssh"`
+	Git     []oldGit       `json:"git"`
+	Egress  oldEgress      `json:"egress"`
+	Runtime string         `json:"runtime"`
+}
+
+type oldSSH struct {
+	Host, IdentityFile, Hostname, User, KnownHostKey string
+	Port                                             any // text or number
+}
+
+type oldGit struct {
+	Name, Upstream, IdentityFile, KnownHostKey string
+	ExtraHosts                                 map[string]string
+}
+
+type oldEgress struct {
+	Allowlist []string `json:"allowlist"`
+	DLP       string   `json:"dlp_action"`
+}
+
+type oldAgent struct {
+	Bottle string   `json:"bottle"`
+	Skills []string `json:"skills"`
+	Prompt string   `json:"prompt"`
+}
+
+func readClaudeBottle(text []byte) (c claudeBottle, err error) {
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, fmt.Errorf("not a claude-bottle.json: %w", err)
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(text, &all); err != nil {
+		return c, err
+	}
+	c.more = unknown("", all, "bottles", "agents")
+	for _, of := range []struct {
+		kind  string
+		known []string
+	}{{"bottles", []string{"env", "ssh", "git", "egress", "runtime"}}, {"agents", []string{"bottle", "skills", "prompt"}}} {
+		var entries map[string]map[string]json.RawMessage
+		if err := json.Unmarshal(all[of.kind], &entries); all[of.kind] != nil && err != nil {
+			return c, err
+		}
+		for _, name := range slices.Sorted(maps.Keys(entries)) {
+			c.more = append(c.more, unknown(of.kind+"."+name+".", entries[name], of.known...)...)
+		}
+	}
+	return c, nil
+}
+
+func unknown(prefix string, have map[string]json.RawMessage, known ...string) (names []string) {
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		if !slices.Contains(known, key) {
+			names = append(names, prefix+key)
+		}
+	}
+	return names
+}
+
+// conversion collects drafts, and what a person has to know of them.
+type conversion struct {
+	dir, image string
+	drafts     []draft
+	notes      []string
+	names      map[string]map[string]string // old to new, by kind
+}
+
+func (x *conversion) note(format string, args ...any) {
+	x.notes = append(x.notes, fmt.Sprintf(format, args...))
+}
+
+func (x *conversion) all(old claudeBottle) error {
+	for _, key := range old.more {
+		x.note("%s has no equivalent", key)
+	}
+	x.rename("bottle", slices.Sorted(maps.Keys(old.Bottles)))
+	x.rename("agent", slices.Sorted(maps.Keys(old.Agents)))
+	if x.image == "" && len(old.Bottles) > 0 {
+		d, _ := draftDockerfile(x.dir, "claude")
+		x.drafts = append(x.drafts, d)
+	}
+	for _, name := range slices.Sorted(maps.Keys(old.Bottles)) {
+		d, err := draftBottle(x.dir, x.names["bottle"][name], x.bottle("bottle "+name, old.Bottles[name]))
+		if err != nil {
+			return err
+		}
+		x.drafts = append(x.drafts, d)
+	}
+	for _, name := range slices.Sorted(maps.Keys(old.Agents)) {
+		if err := x.agent(name, old.Agents[name]); err != nil {
+			return err
+		}
+	}
+	x.note("Claude Code's login was taken from $CLAUDE_BOTTLE_OAUTH_TOKEN: run with `-e CLAUDE_CODE_OAUTH_TOKEN`, or put that into the bottle's env")
+	return nil
+}
+
+var notInNames = regexp.MustCompile(`[^a-z0-9._-]+`)
+
+// rename finds names that are valid here, different from each other.
+func (x *conversion) rename(kind string, names []string) {
+	taken := map[string]bool{}
+	x.names[kind] = map[string]string{}
+	for _, old := range names {
+		base := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(old), "-"), "-._")
+		base = strings.Trim(base[:min(len(base), 36)], "-._") // room for -999
+		if base == "" {
+			base = kind
+		}
+		name := base
+		for i := 2; taken[name]; i++ {
+			name = base + "-" + strconv.Itoa(i)
+		}
+		taken[name] = true
+		x.names[kind][old] = name
+		if name != old {
+			x.note("%s %q is called %s", kind, old, name)
+		}
+	}
+}
+
+func (x *conversion) agent(name string, a oldAgent) error {
+	bottle, ok := x.names["bottle"][a.Bottle]
+	if !ok {
+		x.note("agent %s names bottle %q, which is not there: it is left out", name, a.Bottle)
+		return nil
+	}
+	prompt := strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
+			return -1
+		}
+		return r
+	}, a.Prompt))
+	d, err := draftAgent(x.dir, x.names["agent"][name], agentDraft{Bottle: bottle, Provider: "claude", Skills: a.Skills}, prompt)
+	x.drafts = append(x.drafts, d)
+	return err
+}
+
+func (x *conversion) bottle(what string, old oldBottle) bottleDraft {
+	b := bottleDraft{Image: x.image, Runtime: x.oneOf(what+": runtime", old.Runtime, "runc", "runsc"), Env: x.env(what, old.Env)}
+	if x.image == "" {
+		b.Build = &buildDraft{Context: "claude"}
+	}
+	b.Egress = egressDraft{Presets: []string{"claude"}, DLP: x.oneOf(what+": dlp_action", old.Egress.DLP, "block", "warn")}
+	for _, host := range old.Egress.Allowlist {
+		x.allow(&b, what, host)
+	}
+	for _, s := range old.SSH {
+		x.ssh(&b, what, s)
+	}
+	for _, g := range old.Git {
+		x.git(&b, what, g)
+	}
+	return b
+}
+
+func (x *conversion) oneOf(what, value string, known ...string) string {
+	if value == "" || slices.Contains(known, value) {
+		return value
+	}
+	x.note("%s %q has no equivalent", what, value)
+	return ""
+}
+
+// env takes values as they are: both have ?TEXT and ${NAME}.
+func (x *conversion) env(what string, old map[string]any) map[string]string {
+	env := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(old)) {
+		value, ok := old[name].(string)
+		from := manifest.ParseSource(value)
+		switch {
+		case !ok || !isVariable(name):
+			x.note("%s: env %q is no name with a text, and is left out", what, name)
+		case from.Kind == manifest.Credential || from.Kind == manifest.Forwarded && !isVariable(from.Text):
+			x.note("%s: env %s has a plain value that means something else here, and is left out", what, name)
+		default:
+			env[name] = value
+		}
+	}
+	return env
+}
+
+func isVariable(name string) bool { return variable.MatchString(name) && !strings.Contains(name, "=") }
+
+func (x *conversion) allow(b *bottleDraft, what, host string) {
+	if _, err := policy.ParsePattern(host); err != nil {
+		x.note("%s: %v: it is not allowed", what, err)
+		return
+	}
+	if !slices.Contains(b.Egress.Allow, host) {
+		b.Egress.Allow = append(b.Egress.Allow, host)
+	}
+}
+
+func (x *conversion) ssh(b *bottleDraft, what string, old oldSSH) {
+	s := sshDraft{Host: old.Host, HostName: old.Hostname, User: old.User, Key: old.IdentityFile}
+	port := fmt.Sprint(old.Port)
+	if old.Port == nil || port == "" {
+		port = "22"
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || s.Host == "" {
+		x.note("%s: ssh %q with port %q is left out", what, s.Host, port)
+		return
+	}
+	if slices.ContainsFunc(b.SSH, func(have sshDraft) bool { return have.Host == s.Host }) {
+		x.note("%s: ssh %q is there twice: the first counts", what, s.Host)
+		return
+	}
+	if s.Port = uint16(n); n == 22 {
+		s.Port = 0
+	}
+	if old.KnownHostKey != "" {
+		s.KnownHosts = []string{old.KnownHostKey}
+	}
+	b.SSH = append(b.SSH, s)
+	target := s.HostName
+	if target == "" {
+		target = s.Host
+	}
+	if addr, err := netip.ParseAddr(target); err == nil && policy.Refused(addr) != "" {
+		b.Egress.Private = append(b.Egress.Private, target)
+	}
+	x.allow(b, what, "tcp:"+net.JoinHostPort(target, port))
+}
+
+// git was a mirror that looked for secrets on the way out; here it is ssh.
+func (x *conversion) git(b *bottleDraft, what string, old oldGit) {
+	u, err := url.Parse(old.Upstream)
+	if err != nil || u.Scheme != "ssh" || u.Hostname() == "" {
+		x.note("%s: git %q has no equivalent", what, old.Name)
+		return
+	}
+	x.note("%s: git %q has become ssh to %s: nothing looks for secrets in what is pushed", what, old.Name, u.Hostname())
+	if len(old.ExtraHosts) > 0 {
+		x.note("%s: git %q: ExtraHosts have no equivalent", what, old.Name)
+	}
+	s := oldSSH{Host: u.Hostname(), IdentityFile: old.IdentityFile, User: u.User.Username(), KnownHostKey: old.KnownHostKey, Port: u.Port()}
+	if !slices.ContainsFunc(b.SSH, func(have sshDraft) bool { return have.Host == s.Host }) {
+		x.ssh(b, what, s)
+	}
+}

@@ -1,0 +1,185 @@
+package cmd
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+
+	"carboy/runtime/invoker"
+	"carboy/runtime/manifest"
+)
+
+func newEdit() *cobra.Command {
+	var bottle string
+	c := &cobra.Command{
+		Use:   "edit AGENT | --bottle NAME",
+		Short: "Edit a manifest; it is saved once it is valid",
+		Long: `Edit the manifest of an agent, or of a bottle, with $VISUAL, $EDITOR, editor or vi.
+All happens with the rights of the user who calls, through sudo too: the editor
+runs as him on a copy of his own, and what he may not write is not edited.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if (len(args) == 1) == (bottle != "") || len(args) > 1 {
+				return fmt.Errorf("give an agent, or --bottle NAME: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			return withDirs(c, func(who invoker.User, dirs []manifest.Dir) error {
+				kind, file := "bottle "+bottle, filepath.Join("bottles", bottle+".yaml")
+				if bottle == "" {
+					kind, file = "agent "+args[0], filepath.Join("agents", args[0]+".md")
+				}
+				e, err := findEdit(who, dirs, kind, file)
+				if err != nil {
+					return err
+				}
+				return e.run(c)
+			})
+		},
+	}
+	workspaceFlag(c)
+	c.Flags().StringVar(&bottle, "bottle", "", "`NAME` of a bottle to edit")
+	return c
+}
+
+// edit is a manifest that is being edited.
+type edit struct {
+	who  invoker.User
+	dirs []manifest.Dir // the first is the file's
+	path string
+	old  []byte
+	copy string // of the user's
+}
+
+// findEdit reads the file that counts, as it is for a start.
+func findEdit(who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, error) {
+	name := filepath.Base(file)
+	if !manifest.ValidName(name[:len(name)-len(filepath.Ext(name))]) {
+		return nil, fmt.Errorf("no valid name: %s: %w", quote(kind), errdefs.ErrInvalidArgument)
+	}
+	for i, d := range dirs {
+		path := filepath.Join(d.Path, file)
+		if d.Project && filepath.Ext(file) == ".yaml" {
+			continue
+		}
+		text, err := d.ReadFile(path, 1<<20)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && d.Project {
+			err = fmt.Errorf("%s is the project's: edit it there, and check it with `carboy validate`", quotePath(path))
+		}
+		if err != nil {
+			return nil, asRequest(err)
+		}
+		return &edit{who: who, dirs: from(dirs, i), path: path, old: text}, nil
+	}
+	return nil, fmt.Errorf("there is no %s; `carboy init` writes a new one: %w", kind, errdefs.ErrInvalidArgument)
+}
+
+// run changes nothing until the end.
+func (e *edit) run(c *cobra.Command) error {
+	if err := e.writable(); err != nil {
+		return err
+	}
+	dir, err := e.who.TempDir("carboy-edit-")
+	if err != nil {
+		return fmt.Errorf("make a copy to edit: %w", err)
+	}
+	e.copy = filepath.Join(dir, filepath.Base(e.path))
+	if err := e.who.WriteNew(e.copy, e.old); err != nil {
+		return err
+	}
+	saved, err := e.untilValid(c.Context())
+	if err != nil {
+		return fmt.Errorf("%w\nnothing was saved; the edited copy is %s", err, e.copy)
+	}
+	if saved {
+		_, err = fmt.Fprintf(c.OutOrStdout(), "saved %s\n", quotePath(e.path))
+	} else {
+		_, err = fmt.Fprintf(c.OutOrStdout(), "%s is as before\n", quotePath(e.path))
+	}
+	return errors.Join(err, e.who.RemoveAll(dir))
+}
+
+// writable tells before the work that it could not be saved.
+func (e *edit) writable() error {
+	out, err := e.who.Create(e.path)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s is not yours to write, as carboy edits with your own rights: use `sudoedit %s`, then `carboy validate`: %w", quotePath(e.path), quotePath(e.path), errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return err
+	}
+	return out.Discard()
+}
+
+func (e *edit) untilValid(ctx context.Context) (saved bool, err error) {
+	for {
+		if err := e.edit(ctx); err != nil {
+			return false, err
+		}
+		text, err := e.who.ReadFile(e.copy, 1<<20)
+		if err != nil {
+			return false, err
+		}
+		if bytes.Equal(text, e.old) {
+			return false, nil
+		}
+		if err = validate(e.dirs, e.path, text); err == nil {
+			return true, e.save(text)
+		}
+		tty, noTTY := openTerminal()
+		if noTTY != nil {
+			return false, err
+		}
+		_ = tty.Close()
+		fmt.Fprintf(os.Stderr, "carboy: %s\n", words(err))
+		if ask(ctx, "edit again?", "") != nil {
+			return false, fmt.Errorf("%s is not valid: %w", filepath.Base(e.path), errdefs.ErrInvalidArgument)
+		}
+	}
+}
+
+// edit runs the editor as git does: what $EDITOR has is a shell's words. Its
+// interrupts are the editor's own affair.
+func (e *edit) edit(ctx context.Context) error {
+	editor := cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), `$(command -v editor || echo vi)`)
+	c := e.who.Interactive(context.WithoutCancel(ctx), "sh", "-c", editor+` "$1"`, "editor", e.copy)
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("editor: %w", err)
+	}
+	return ctx.Err()
+}
+
+// save keeps the mode, and refuses to undo what somebody else wrote meanwhile.
+func (e *edit) save(text []byte) error {
+	f, err := e.who.Open(e.path)
+	if err != nil {
+		return err
+	}
+	st, err := f.Stat()
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if now, err := e.who.ReadFile(e.path, 1<<20); err != nil || !bytes.Equal(now, e.old) {
+		return errors.Join(fmt.Errorf("%s has changed meanwhile", quotePath(e.path)), err)
+	}
+	out, err := e.who.Create(e.path)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(text)
+	if err = errors.Join(err, out.Chmod(st.Mode().Perm())); err != nil {
+		return errors.Join(err, out.Discard())
+	}
+	return out.Commit()
+}

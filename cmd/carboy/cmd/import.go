@@ -1,0 +1,69 @@
+package cmd
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+
+	"carboy/runtime/invoker"
+	"carboy/runtime/manifest"
+	"carboy/runtime/proxy/policy"
+)
+
+func newImport() *cobra.Command {
+	var dest, image string
+	var dry bool
+	c := &cobra.Command{
+		Use:   "import claude-bottle.json",
+		Short: "Write the manifests that a claude-bottle.json is equivalent to",
+		Long: `Write agents/*.md and bottles/*.yaml that grant what a claude-bottle.json of
+bot-bottle does, and tell what has no equivalent. Nothing is overwritten.`,
+		Args: exactlyOne("a file"),
+		RunE: func(c *cobra.Command, args []string) error {
+			who, err := invoker.Current()
+			if err != nil {
+				return err
+			}
+			dir, err := draftsDir(who, dest)
+			if err != nil {
+				return err
+			}
+			text, err := who.ReadFile(args[0], 1<<20)
+			if err != nil {
+				return asRequest(err)
+			}
+			drafts, notes, err := convert(text, dir, image)
+			if err != nil {
+				return fmt.Errorf("%s: %w", quotePath(filepath.Base(args[0])), err)
+			}
+			if dry {
+				err = printDrafts(c.OutOrStdout(), drafts)
+			} else {
+				err = writeDrafts(c.OutOrStdout(), who, drafts)
+			}
+			for _, n := range notes {
+				_, _ = fmt.Fprintf(c.ErrOrStderr(), "note: %s\n", policy.Visible(n))
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&dest, "dest", "", "`DIR` to write to (default ~/.config/carboy)")
+	c.Flags().StringVar(&image, "image", "", "image of the agents (default one with Claude Code that is built)")
+	c.Flags().BoolVar(&dry, "dry-run", false, "print what would be written")
+	return c
+}
+
+// convert makes drafts of a claude-bottle.json.
+func convert(text []byte, dir manifest.Dir, image string) ([]draft, []string, error) {
+	old, err := readClaudeBottle(text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	x := &conversion{dir: dir.Path, image: image, names: map[string]map[string]string{}}
+	if err := x.all(old); err != nil {
+		return nil, nil, err
+	}
+	return x.drafts, x.notes, checkDrafts(dir, x.drafts)
+}

@@ -1,0 +1,74 @@
+package runtime
+
+import (
+	"cmp"
+	"slices"
+
+	"carboy/runtime/manifest"
+	"carboy/runtime/provision"
+)
+
+// setProvider settles what kind of agent it is and what its program is told. It
+// comes after the environment, which may hold its login already.
+func (p *Plan) setProvider(r Request, a manifest.Agent) error {
+	p.provision = provision.Agent{
+		Provider: cmp.Or(r.Provider, a.Provider, provision.Generic), Prompt: a.Prompt, Skills: r.Skills,
+		Model: cmp.Or(r.Model, a.Model), Permissions: a.Permissions, Args: a.Args, Task: r.Task, RemoteControl: r.RemoteControl,
+	}
+	g := p.provision
+	if err := g.Check(); err != nil {
+		return err
+	}
+	p.Provider, p.Model, p.Permissions, p.HasPrompt, p.HasTask = g.Provider, g.Model, g.Permissions, g.Prompt != "", g.Task != ""
+	for _, s := range r.Skills {
+		p.Skills = append(p.Skills, s.Name)
+	}
+	if own := g.Provider != provision.Generic; own && len(p.Command) > 0 && (p.HasTask || g.RemoteControl) {
+		return invalid("a task and remote control are for the program of provider %s: here is another command, put it there", g.Provider)
+	} else if !own && len(a.Args) > 0 {
+		return invalid("%s: args are for a provider's program: put them into the command", a.Source)
+	}
+	return p.addLogin(r)
+}
+
+// addLogin forwards what logs the provider's program in, where the caller has
+// it and nothing else was said. An agent of a project gets nothing unasked.
+func (p *Plan) addLogin(r Request) error {
+	names := p.provision.Credentials()
+	if i := slices.IndexFunc(names, func(name string) bool { return slices.Contains(p.Env, name) }); i >= 0 {
+		p.Login = names[i]
+		return nil
+	}
+	if p.Project {
+		return nil
+	}
+	for _, name := range names {
+		value, err := r.login(name)
+		if err != nil || value == "" {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		p.Login, p.Env, p.secret[name] = name, sortedSet(append(p.Env, name)), true
+		return p.addEnv(name, value)
+	}
+	return nil
+}
+
+// login is the caller's variable, else what he has stored.
+func (r Request) login(name string) (string, error) {
+	if value, ok := r.Lookup(name); ok || r.Stored == nil {
+		return value, nil
+	}
+	return r.Stored(name)
+}
+
+// LoginNames are the variables of which one would log the provider's program
+// in, where none was found.
+func (p *Plan) LoginNames() []string {
+	if p.Login != "" {
+		return nil
+	}
+	return p.provision.Credentials()
+}

@@ -1,0 +1,128 @@
+package test
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"carboy/test/world"
+)
+
+const agentsImage = "carboy.test/agents:latest"
+
+// The real programs, as npm has them.
+var (
+	claudeProgram = world.Program{Package: "claude-code-linux-x64-2.1.332", Member: "package/claude", Path: "usr/bin/claude"}
+	codexProgram  = world.Program{Package: "codex-0.169.0-linux-x64", Member: "package/vendor/*/bin/codex", Path: "usr/bin/codex"}
+)
+
+// TestRealAgents has Claude Code and Codex do a task: they read a file of the
+// workspace, change it, and end.
+func TestRealAgents(t *testing.T) {
+	needRoot(t)
+	if runtime.GOARCH != "amd64" {
+		t.Skip("SKIPPED: the pinned packages of Claude Code and Codex are for amd64")
+	}
+	for _, p := range []world.Program{claudeProgram, codexProgram} {
+		if ok, err := p.Fetched(); err != nil {
+			t.Fatal(err)
+		} else if !ok {
+			t.Skip("SKIPPED: npm's registry could not be reached for " + p.Package + ": make deps")
+		}
+	}
+	r := newRig(t, len(shared.machines)-1)
+	r.importAgents(t)
+	manifests(t, map[string]string{
+		"agents/painter.md":            "---\nbottle: claude\nprovider: claude\nskills: [brush]\nmodel: opus\n---\nYou are the doorkeeper QUUX.\n",
+		"agents/plasterer.md":          "---\nbottle: codex\nprovider: codex\nskills: [brush]\n---\nYou are the doorkeeper QUUX.\n",
+		"bottles/claude.yaml":          "image: " + agentsImage + "\negress: {allow: [api.anthropic.com]}\nenv: {NODE_EXTRA_CA_CERTS: /etc/ca.pem}\n",
+		"bottles/codex.yaml":           "image: " + agentsImage + "\negress: {allow: [api.openai.com, chatgpt.com]}\nenv: {CODEX_CA_CERTIFICATE: /etc/ca.pem}\n",
+		"skills/brush/SKILL.md":        "---\nname: brush\ndescription: Paints doors unmistakably.\n---\nRun the script.\n",
+		"skills/brush/scripts/dip.txt": "paint",
+	})
+	m := &model{file: "/workspace/notes.txt", from: "red", to: "green"}
+	// Codex looks at chatgpt.com for plug-ins, and tries for seconds where it may not.
+	for _, host := range []string{"api.anthropic.com", "api.openai.com", "chatgpt.com"} {
+		r.SetName(host, netip.MustParseAddr(world.Allowed))
+		r.Handle(host+"/", m)
+	}
+	for _, kind := range []string{"runc", "runsc"} {
+		for agent, login := range map[string]string{"painter": "ANTHROPIC_API_KEY", "plasterer": "CODEX_API_KEY"} {
+			t.Run(agent+"/"+kind, func(t *testing.T) { testTask(t, r, m, agent, login, "--runtime", kind, "--proxy", "allowlist") })
+		}
+	}
+}
+
+// importAgents makes an image of the real programs and the C library they want.
+func (r *rig) importAgents(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	layer, archive := filepath.Join(dir, "layer.tar"), filepath.Join(dir, "image.tar")
+	programs := []world.Program{claudeProgram, codexProgram}
+	if err := world.WriteProgramsLayer(layer, programs, cLibrary(t)); err != nil {
+		t.Fatal(err)
+	}
+	image := world.Image{Name: agentsImage, Env: []string{"PATH=/usr/bin:/bin"}, Layer: layer, Files: map[string][]byte{"etc/ca.pem": r.CA}}
+	if err := image.Write(archive); err != nil {
+		t.Fatal(err)
+	}
+	r.importImage(t, archive)
+	t.Cleanup(func() {
+		r.mustRun(t, "workspace", "prune")
+		r.mustRun(t, "image", "rm", agentsImage)
+	})
+}
+
+// cLibrary is this machine's, as its own programs load it.
+func cLibrary(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.Command("ldd", "/bin/sh").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := regexp.MustCompile(`/\S+`).FindAllString(string(out), -1)
+	libs := filepath.Dir(files[0])
+	for _, name := range []string{"libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6"} {
+		files = append(files, filepath.Join(libs, name))
+	}
+	return files
+}
+
+func testTask(t *testing.T, r *rig, m *model, agent, login string, flags ...string) {
+	m.take()
+	project := t.TempDir()
+	put(t, filepath.Join(project, "notes.txt"), "the door is red\n")
+	args := append([]string{"run", agent, "--workspace", project, "-p", "Paint the door green."}, flags...)
+	c := r.command(t, args...)
+	c.Env = append(c.Env, login+"=sk-granted")
+	o := finish(t, c)
+	if o.code != 0 || !strings.Contains(o.stdout, modelSays) {
+		t.Fatalf("the task: %v", o)
+	}
+	got := m.take()
+	if len(got) < 2 {
+		t.Fatalf("%d requests, %v", len(got), o)
+	}
+	for _, want := range []string{"Paint the door green.", "QUUX", "Paints doors unmistakably.", "the door is red"} {
+		if !strings.Contains(said(got), want) {
+			t.Errorf("the model was not told %q", want)
+		}
+	}
+	for _, request := range got {
+		if !strings.HasSuffix(request.key, "sk-granted") {
+			t.Errorf("login %q", request.key)
+		}
+	}
+	if diff := r.mustRun(t, "diff", "--patch", agent); !strings.Contains(diff, "+the door is green") {
+		t.Errorf("the change: %s", diff)
+	}
+	if text, err := os.ReadFile(filepath.Join(project, "notes.txt")); err != nil || string(text) != "the door is red\n" {
+		t.Errorf("the project: %q, %v", text, err)
+	}
+	r.mustRun(t, "rm", agent) // the result
+}
