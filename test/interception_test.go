@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pipelock tests run where there is one.
@@ -63,9 +65,10 @@ func TestAuthority(t *testing.T) {
 }
 
 func testAuthority(t *testing.T, r *rig, runtime string) {
-	secret := newNeedle()
+	secret, marker := newNeedle(), newNeedle()
 	t.Setenv("AGENT_TOKEN", secret.value)
 	began := time.Now()
+	watching := newWatch(t, r.places(), secret, marker)
 	agent := r.start(t, "--proxy", "pipelock", "--proxy-binary", shared.probe, "--runtime", runtime, "-e", "AGENT_TOKEN",
 		"--intercept", "allowed.test", "-e", "CURL_CA_BUNDLE=/etc/ca.pem")
 	o := agent.exec(t, "sh", "-c", `echo "$CURL_CA_BUNDLE $NODE_EXTRA_CA_CERTS $SSL_CERT_FILE"`)
@@ -78,6 +81,8 @@ func testAuthority(t *testing.T, r *rig, runtime string) {
 		t.Errorf("the log says nothing of %q: %s", agent.inspect(t).Authority, log)
 	}
 	agent.stop(t)
+	checkNowhere(t, r, "after its end", r.records(t), began, []*needle{secret})
+	checkSearcher(t, r, watching, marker)
 }
 
 // TestInterception: what of it leaves a bottle, and who signs for whom.
@@ -213,6 +218,10 @@ func checkKey(t *testing.T, r *rig, agent *live, secret *needle, began time.Time
 	text, err := os.ReadFile(held + "ca-key.pem")
 	if err != nil {
 		t.Fatal(err)
+	}
+	var where unix.Statfs_t
+	if err := unix.Statfs(held, &where); err != nil || where.Type != unix.TMPFS_MAGIC {
+		t.Errorf("what the engine holds is on a file system of type %x, %v", where.Type, err)
 	}
 	known, err := os.ReadFile(held + "secrets")
 	if err != nil || string(known) != secret.value+"\n" {

@@ -89,7 +89,8 @@ func pipelockConfig(c Config) object {
 		"fetch_proxy": object{
 			"listen":          c.Listen.String(),
 			"timeout_seconds": responseSeconds, "max_response_mb": largestMessage,
-			"monitoring": object{"max_requests_per_minute": requestsPerMinute},
+			// It takes *.a.test for a.test as well (scanner.MatchDomain).
+			"monitoring": object{"max_requests_per_minute": requestsPerMinute, "blocklist": c.Policy.Apexes()},
 		},
 		"websocket_proxy":       object{"enabled": false},
 		"dlp":                   lookedFor(c),

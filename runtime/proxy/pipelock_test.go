@@ -73,6 +73,9 @@ func TestPipelockConfiguration(t *testing.T) {
 	if got := texts(at(config, "ssrf.ip_allowlist")); !slices.Equal(got, []string{"10.1.2.3/32"}) {
 		t.Errorf("private addresses %v", got)
 	}
+	if got := texts(at(config, "fetch_proxy.monitoring.blocklist")); !slices.Equal(got, []string{"a.test"}) {
+		t.Errorf("blocked: %v", got)
+	}
 	if n, _ := at(config, "forward_proxy.max_tunnel_seconds").(uint64); n < 24*3600 {
 		t.Errorf("tunnels end after %d s", n)
 	}

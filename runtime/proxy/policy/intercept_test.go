@@ -51,3 +51,13 @@ func TestCheckIntercept(t *testing.T) {
 		}
 	}
 }
+
+func TestApexes(t *testing.T) {
+	for allow, want := range map[string]string{
+		"": "", "a.test": "", "*.a.test": "a.test", "*.a.test a.test:8443": "", "*.a.test *.b.a.test:8443": "a.test", "*.b.test *.a.test *.a.test:8443": "a.test b.test",
+	} {
+		if got := strings.Join(Policy{Allow: patterns(t, allow)}.Apexes(), " "); got != want {
+			t.Errorf("%q: %q, want %q", allow, got, want)
+		}
+	}
+}
