@@ -1,6 +1,7 @@
 package test
 
 import (
+	"archive/tar"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -10,11 +11,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"carboy/test/world"
 )
 
 // pipelock tests run where there is one.
@@ -83,6 +87,47 @@ func testAuthority(t *testing.T, r *rig, runtime string) {
 	agent.stop(t)
 	checkNowhere(t, r, "after its end", r.records(t), began, []*needle{secret})
 	checkSearcher(t, r, watching, marker)
+}
+
+// TestAuthorityInAHostileImage: where the list of what the image trusts should be
+// is something else, which is not opened, not waited for and leads nowhere.
+func TestAuthorityInAHostileImage(t *testing.T) {
+	r := newRig(t, 1)
+	const list, name = "etc/ssl/certs/ca-certificates.crt", "carboy.test/hostile:latest"
+	users := hostTool(t, "cat", "/etc/passwd")
+	link := func(name, to string) tar.Header {
+		return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to}
+	}
+	for i, tt := range []struct {
+		what string
+		head tar.Header
+		runs bool
+	}{
+		{"link within", link(list, "/etc/group"), true},
+		{"link out", link(list, "../../../../../../../etc/passwd"), true},
+		{"link to nowhere", link("etc/ssl/certs", "/nowhere"), true},
+		{"link to the kernel", link(list, "/proc/1/root/etc/passwd"), true},
+		{"loop", link(list, "ca-certificates.crt"), false},
+		{"FIFO", tar.Header{Typeflag: tar.TypeFifo, Name: list, Mode: 0o666}, false},
+		{"device", tar.Header{Typeflag: tar.TypeBlock, Name: list, Mode: 0o666, Devmajor: 7}, false},
+		{"directory", tar.Header{Typeflag: tar.TypeDir, Name: list + "/x/", Mode: 0o777}, false},
+	} {
+		archive := filepath.Join(t.TempDir(), "image.tar")
+		if err := (world.Image{Name: name, Raw: []world.Entry{{Header: tt.head}}}).Write(archive); err != nil {
+			t.Fatal(err)
+		}
+		r.importImage(t, archive)
+		kind := runtimes[i%2]
+		o := r.run(t, "run", "--yes", "--image", name, "--runtime", kind, "--proxy", "pipelock", "--proxy-binary", shared.probe,
+			"--intercept", "allowed.test", "--", "tail", "-n", "1", "/run/carboy/ca-bundle.pem")
+		if runs := o.code == 0 && o.stdout == "-----END CERTIFICATE-----\n"; runs != tt.runs || !runs && o.stdout != "" {
+			t.Errorf("%s, %s: %v", tt.what, kind, o)
+		}
+		if now := hostTool(t, "cat", "/etc/passwd"); now != users {
+			t.Errorf("%s: the host's users are now %s", tt.what, now)
+		}
+		r.mustRun(t, "image", "rm", name)
+	}
 }
 
 // TestInterception: what of it leaves a bottle, and who signs for whom.
