@@ -99,7 +99,7 @@ func TestSecretsElsewhere(t *testing.T) {
 	r := newRig(t, 1)
 	asking(t)
 	home := account(t, "dev", 4321)
-	own, roots := filepath.Join(home, "own"), filepath.Join(t.TempDir(), "roots")
+	own, roots := filepath.Join(home, "own"), filepath.Join(home, "roots")
 	write(t, own, "own\n", 0o400)
 	write(t, roots, "roots\n", 0o400)
 	if err := os.Chown(own, 4321, 4321); err != nil {
@@ -159,12 +159,14 @@ func TestSecretInterrupted(t *testing.T) {
 func TestProjectsAgent(t *testing.T) {
 	r := newRig(t, 1)
 	asking(t)
-	account(t, "dev", 4321)
-	dir := project(t, map[string]string{
+	dir := filepath.Join(account(t, "dev", 4321), "project")
+	for name, text := range map[string]string{
 		".carboy/agents/brought.md":   "---\nbottle: open\nenv: {A: from the project}\ncommand: [sh, -c, 'echo \"$A\"; cat \"$CARBOY_PROMPT_FILE\"']\n---\nHi.\n",
 		".carboy/agents/greedy.md":    "---\nbottle: asking\n---\n",
 		".carboy/bottles/asking.yaml": "projects: true\nimage: " + imageName + "\n",
-	})
+	} {
+		put(t, filepath.Join(dir, name), text)
+	}
 	run := func(agent string) outcome {
 		c := r.command(t, "run", agent, "--yes", "--workspace", dir)
 		c.Env = append(c.Env, "SUDO_UID=4321", "SUDO_GID=4321")
@@ -182,6 +184,7 @@ func TestProjectsAgent(t *testing.T) {
 	if o := run("brought"); o.code == 0 || !strings.Contains(o.stderr, "permission denied") {
 		t.Errorf("root's own agents are read for a user: %v", o)
 	}
+	r.mustRun(t, "workspace", "prune", "--results")
 }
 
 // TestInitAndEditAsk write and change manifests at a terminal.

@@ -51,11 +51,48 @@ func TestRealAgents(t *testing.T) {
 		r.SetName(host, netip.MustParseAddr(world.Allowed))
 		r.Handle(host+"/", m)
 	}
+	t.Run("conversation", func(t *testing.T) { testConversation(t, r, m) })
 	for _, kind := range []string{"runc", "runsc"} {
 		for agent, login := range map[string]string{"painter": "ANTHROPIC_API_KEY", "plasterer": "CODEX_API_KEY"} {
-			t.Run(agent+"/"+kind, func(t *testing.T) { testTask(t, r, m, agent, login, "--runtime", kind, "--proxy", "allowlist") })
+			for _, engine := range engines(t) {
+				t.Run(agent+"/"+kind+"/"+engine, func(t *testing.T) {
+					testTask(t, r, m, agent, login, append(engineFlags(engine), "--runtime", kind)...)
+				})
+			}
 		}
 	}
+}
+
+var escapes = regexp.MustCompile(`\x1b(\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[()].|[=>78])`)
+
+// testConversation types a task on a terminal, with no question before it, and
+// leaves.
+func testConversation(t *testing.T, r *rig, m *model) {
+	m.take()
+	project := t.TempDir()
+	put(t, filepath.Join(project, "notes.txt"), "the door is red\n")
+	s := r.openWith(t, []string{"TERM=xterm-256color", "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-granted"},
+		"run", "painter", "--yes", "--workspace", project, "--runtime", "runc", "--proxy", "allowlist")
+	shows := func(text string) {
+		t.Helper()
+		bare := strings.NewReplacer(" ", "", "\r", "", "\n", "") // it moves instead of writing blanks
+		eventually(t, text+" on the screen", func() bool {
+			return strings.Contains(bare.Replace(escapes.ReplaceAllString(s.screen.String(), "")), bare.Replace(text))
+		})
+	}
+	shows("bypass permissions on")
+	s.typed(t, "Paint the door green.")
+	shows("Paint the door green.")
+	s.typed(t, "\r")
+	shows(modelSays)
+	for range 2 {
+		s.typed(t, "\x03")
+	}
+	s.ends(t)
+	if diff := r.mustRun(t, "diff", "--patch", "painter"); !strings.Contains(diff, "+the door is green") {
+		t.Errorf("the change: %s", diff)
+	}
+	r.mustRun(t, "rm", "painter")
 }
 
 // importAgents makes an image of the real programs and the C library they want.

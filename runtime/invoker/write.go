@@ -58,7 +58,7 @@ func (u User) makeDir(path string) (*os.File, error) {
 // TempDir makes a directory that only the user can enter.
 func (u User) TempDir(pattern string) (path string, err error) {
 	err = u.Do(func() error {
-		path, err = os.MkdirTemp("/tmp", pattern)
+		path, err = os.MkdirTemp("", pattern)
 		return err
 	})
 	return path, err

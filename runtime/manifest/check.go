@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -52,18 +53,15 @@ func checkAgent(dirs []Dir, path string, text []byte) (Checked, error) {
 // Files are the paths of all manifests in a directory.
 func (d Dir) Files() (paths []string, err error) {
 	agents, err := d.names("agents", ".md")
-	if err != nil {
-		return nil, err
-	}
 	for _, n := range agents {
 		paths = append(paths, filepath.Join(d.Path, "agents", n+".md"))
 	}
 	if d.Project {
-		return paths, nil
+		return paths, err
 	}
-	bottles, err := d.names("bottles", ".yaml")
+	bottles, bottlesErr := d.names("bottles", ".yaml")
 	for _, n := range bottles {
 		paths = append(paths, filepath.Join(d.Path, "bottles", n+".yaml"))
 	}
-	return paths, err
+	return paths, errors.Join(err, bottlesErr)
 }

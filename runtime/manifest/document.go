@@ -17,12 +17,13 @@ import (
 	"carboy/runtime/proxy/policy"
 )
 
-// Bounds of a manifest: its bytes, those of its YAML, and how deep that is
-// nested. The parser takes time that grows with the square of the depth, and
+// Bounds of a manifest: its bytes, those of its YAML, of which an agent has
+// little, and how deep that is nested. The parser takes time that grows with the square of the depth, and
 // worse where brackets stay open.
 const (
 	maxSize  = 1 << 20
 	maxYAML  = 64 << 10
+	maxHead  = 16 << 10
 	maxDepth = 16
 )
 

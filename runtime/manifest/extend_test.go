@@ -178,3 +178,18 @@ func TestListTellsWhatItCannotRead(t *testing.T) {
 		t.Error("a directory that cannot be read is none")
 	}
 }
+
+func TestListIsBounded(t *testing.T) {
+	many := map[string]string{}
+	for i := range 200 {
+		many[fmt.Sprintf("agents/a%d.md", i)] = "---\nbottle: x\n---\n"
+	}
+	all, err := List([]Dir{project(t, many)})
+	if len(all) != mostOfProjects || err == nil || !strings.Contains(err.Error(), "more than 100 files") {
+		t.Errorf("%d, %v", len(all), err)
+	}
+	all, err = List([]Dir{files("/d", many)})
+	if len(all) != 200 || err != nil {
+		t.Errorf("an operator's: %d, %v", len(all), err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"carboy/runtime/manifest/presets"
+	"carboy/runtime/skill"
 )
 
 // field is a key of a mapping, by the tags of the Go type.
@@ -33,6 +34,7 @@ var forms = map[string]form{
 	"name":     {name: "name", pattern: name, hint: "use lower-case letters, digits, '.', '_' and '-', at most 40"},
 	"variable": {name: "name of a variable", pattern: regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), hint: "use letters, digits and '_'"},
 	"file":     {name: "name of a file", pattern: regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`), hint: "use letters, digits, '.', '_' and '-', at most 64"},
+	"skill":    {name: "name of a skill", pattern: skill.Name, hint: "use letters, digits, '.', '_' and '-', at most 64"},
 	// What ParseSource takes for literal is the secret itself.
 	"reference": {pattern: regexp.MustCompile(`^(\?|credential:|\$\{(.|\n|\r)*\}$)`), hint: "a secret is not written here: give ${NAME}, ?TEXT or credential:NAME", quiet: true},
 }

@@ -105,6 +105,9 @@ func ParseAgent(path string, b []byte) (Agent, error) {
 		return Agent{Source: path}, err
 	}
 	head, body := frontMatter(b)
+	if len(head) > maxHead {
+		return Agent{Source: path}, problem(path, 1, "more than %d KiB of front matter", maxHead>>10)
+	}
 	a := Agent{Source: path, Prompt: string(bytes.TrimSpace(body))}
 	err := decode(path, head, &a)
 	return a, err

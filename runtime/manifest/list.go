@@ -11,8 +11,12 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// mostListed bounds what is looked at of a directory.
-const mostListed = 1000
+// Bounds of what is looked at of a directory: a project's may be made to keep
+// who lists it waiting.
+const (
+	mostListed     = 1000
+	mostOfProjects = 100
+)
 
 // Listed is an agent that there is. Err says why it cannot be used.
 type Listed struct {
@@ -62,9 +66,16 @@ func listed(dirs []Dir, i int, agent string) (l Listed) {
 // names are those of the files of a kind. A directory that is not there has
 // none.
 func (d Dir) names(sub, ext string) (names []string, err error) {
-	files, err := d.List(filepath.Join(d.Path, sub), mostListed)
+	dir, most := filepath.Join(d.Path, sub), mostListed
+	if d.Project {
+		most = mostOfProjects
+	}
+	files, err := d.List(dir, most+1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if len(files) > most {
+		files, err = files[:most], fmt.Errorf("%s has more than %d files, of which only so many are looked at", shown(dir), most)
 	}
 	for _, f := range files {
 		if n, ok := strings.CutSuffix(f, ext); ok && !strings.HasPrefix(n, ".") {

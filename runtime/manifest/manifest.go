@@ -22,7 +22,7 @@ type Agent struct {
 	Permissions string            `yaml:"permissions" doc:"The provider's word for what it may do unasked; by default it asks for nothing."`
 	Command     []string          `yaml:"command" doc:"Program and arguments, instead of the provider's or the image's."`
 	Args        []string          `yaml:"args" doc:"Arguments after the provider's own."`
-	Skills      []string          `yaml:"skills" doc:"Names of directories with skills."`
+	Skills      []string          `yaml:"skills" form:"skill" doc:"Names of directories with skills."`
 	Env         map[string]string `yaml:"env" keys:"variable" doc:"Environment: a value as it is, ${NAME} from the caller's, ?TEXT asked on the terminal, or credential:NAME from systemd."`
 }
 

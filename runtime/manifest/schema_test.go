@@ -19,7 +19,7 @@ var documents = map[string]struct{ good, bad []string }{
 		bad: []string{
 			"", "model: x", "bottle:", "bottle: 5", "bottle: ../x", "bottle: Dev", "bottle: [x]", "botle: x", "bottle: x\nprompt: y", "bottle: x\nprovider: clyde",
 			"bottle: x\nenv: {a-b: c}", "bottle: x\nenv: [A=b]", "bottle: x\nenv: {A: [b]}", "bottle: x\nenv: {A: }", "bottle: x\ncommand: sh", "bottle: x\ncommand: [[sh]]",
-			"bottle: x\nmodel: {}", "bottle: x\nname: y", "bottle: x\nprojects: true", "bottle: \"x\\n\"", "bottle: x\nmodel: \"\\e\"",
+			"bottle: x\nmodel: {}", "bottle: x\nskills: [../a]", "bottle: x\nskills: [/etc]", "bottle: x\nskills: ['']", "bottle: x\nname: y", "bottle: x\nprojects: true", "bottle: \"x\\n\"", "bottle: x\nmodel: \"\\e\"",
 		},
 	},
 	"bottle": {

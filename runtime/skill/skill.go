@@ -34,11 +34,12 @@ const (
 	longestAll  = 32 << 20
 )
 
-var name = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
+// Name is what the directory of a skill can be called.
+var Name = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
 
 // CheckName refuses what is no plain name of a directory.
 func CheckName(s string) error {
-	if !name.MatchString(s) {
+	if !Name.MatchString(s) {
 		return fmt.Errorf("skill %q: use letters, digits, '.', '_' and '-', at most 64: %w", s, errdefs.ErrInvalidArgument)
 	}
 	return nil

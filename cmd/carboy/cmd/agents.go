@@ -12,6 +12,7 @@ import (
 
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
+	"carboy/runtime/proxy/policy"
 )
 
 // agentView is an agent in JSON output, a contract with its readers.
@@ -94,7 +95,7 @@ func printAgents(w io.Writer, list []agentView) error {
 		}
 		if v.Error != "" {
 			first, _, _ := strings.Cut(v.Error, "\n")
-			state = append(state, "broken: "+first)
+			state = append(state, "broken: "+policy.Visible(first))
 		}
 		_, _ = fmt.Fprintln(t, strings.Join([]string{quote(v.Name), cmp.Or(v.Bottle, "-"), cmp.Or(v.Provider, "-"), quote(v.Source), cmp.Or(strings.Join(state, ", "), "-")}, "\t"))
 	}

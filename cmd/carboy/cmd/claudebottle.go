@@ -14,6 +14,7 @@ import (
 
 	"carboy/runtime/manifest"
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/skill"
 )
 
 // claudeBottle is claude-bottle.json as bot-bottle read it on 2026-05-12.
@@ -120,7 +121,7 @@ func (x *conversion) all(old claudeBottle) error {
 			return err
 		}
 	}
-	x.note("Claude Code's login was taken from $CLAUDE_BOTTLE_OAUTH_TOKEN: run with `-e CLAUDE_CODE_OAUTH_TOKEN`, or put that into the bottle's env")
+	x.note("Claude Code's login was taken from $CLAUDE_BOTTLE_OAUTH_TOKEN: set $CLAUDE_CODE_OAUTH_TOKEN, which is forwarded (through sudo with --preserve-env)")
 	return nil
 }
 
@@ -160,7 +161,15 @@ func (x *conversion) agent(name string, a oldAgent) error {
 		}
 		return r
 	}, a.Prompt))
-	d, err := draftAgent(x.dir, x.names["agent"][name], agentDraft{Bottle: bottle, Provider: "claude", Skills: a.Skills}, prompt)
+	var skills []string
+	for _, s := range a.Skills {
+		if skill.CheckName(s) != nil {
+			x.note("agent %s: skill %q is no name here, and is left out", name, s)
+			continue
+		}
+		skills = append(skills, s)
+	}
+	d, err := draftAgent(x.dir, x.names["agent"][name], agentDraft{Bottle: bottle, Provider: "claude", Skills: skills}, prompt)
 	x.drafts = append(x.drafts, d)
 	return err
 }

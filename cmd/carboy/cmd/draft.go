@@ -68,13 +68,16 @@ type sshDraft struct {
 	KnownHosts []string `yaml:"known-hosts,omitempty"`
 }
 
-// plainText is text that YAML reads as it is, unquoted.
-var plainText = regexp.MustCompile(`^[A-Za-z0-9/~][A-Za-z0-9/._@~+-]*(:[A-Za-z0-9/._@~+-]+)*$`)
+// plainText is what YAML takes for text, unquoted, but for words of its own.
+var (
+	plainText = regexp.MustCompile(`^([A-Za-z/]|~/)[A-Za-z0-9/._@~+-]*(:[A-Za-z0-9/._@~+-]+)*$`)
+	yamlWord  = regexp.MustCompile(`(?i)^(true|false|null)$`)
+)
 
 // quoted leaves no choice to the encoder, which writes a leading tab, "? a" and
 // line breaks such that something else is read.
 var quoted = yaml.CustomMarshaler(func(s string) ([]byte, error) {
-	if plainText.MatchString(s) && s != "~" && !strings.EqualFold(s, "null") {
+	if plainText.MatchString(s) && !yamlWord.MatchString(s) {
 		return []byte(s), nil
 	}
 	return json.Marshal(s)

@@ -28,7 +28,7 @@ func TestConvertKeepsValues(t *testing.T) {
 	for i, value := range values {
 		b, err := json.Marshal(map[string]any{
 			"bottles": map[string]any{"b": map[string]any{"env": map[string]string{"A": value, "B": "last"}}},
-			"agents":  map[string]any{"a": map[string]any{"bottle": "b", "skills": []string{value}}},
+			"agents":  map[string]any{"a": map[string]any{"bottle": "b", "skills": []string{value, "last"}}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -43,7 +43,7 @@ func TestConvertKeepsValues(t *testing.T) {
 			t.Errorf("%d: %q became %q, %v in\n%s", i, value, bottle.Bottle.Env["A"], err, drafts[0].text)
 		}
 		agent, err := manifest.ParseAgent(drafts[1].path, drafts[1].text)
-		if err != nil || agent.Skills[0] != value {
+		if last := len(agent.Skills) - 1; err != nil || agent.Skills[last] != "last" || last > 0 && agent.Skills[0] != value {
 			t.Errorf("%d: %q became %q, %v in\n%s", i, value, agent.Skills, err, drafts[1].text)
 		}
 	}

@@ -79,14 +79,14 @@ func (p projectFiles) read(path string, limit int64) (_ []byte, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+		err = &fs.PathError{Op: "open", Path: quotePath(path), Err: errors.New("not a regular file")}
 	}
 	if err != nil {
 		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s: more than %d bytes", path, limit)
+		err = fmt.Errorf("%s: more than %d bytes", quotePath(path), limit)
 	}
 	return b, err
 }
@@ -118,7 +118,7 @@ func (p projectFiles) open(path string, flags int) (*os.File, error) {
 		err = fmt.Errorf("in a project no link is followed: %w", errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, &fs.PathError{Op: "open", Path: quotePath(path), Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
