@@ -21,6 +21,7 @@ import (
 
 	"carboy/netns"
 	"carboy/runtime/audit"
+	"carboy/runtime/authority"
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy"
@@ -39,6 +40,7 @@ type Bottle struct {
 
 	resolvers []netip.Addr // whom the proxy may ask
 	engine    proxy.Engine
+	authority authority.Authority // zero where nothing is intercepted
 	proxy     *cell
 	agent     *cell
 
@@ -76,6 +78,7 @@ const (
 func (b *Bottle) startEngine(ctx context.Context) error {
 	defer b.host.Trace.step("proxy health")()
 	b.openProxyLog(ctx)
+	b.noteAuthority()
 	return b.RestartProxy(ctx)
 }
 
@@ -87,8 +90,7 @@ func (b *Bottle) openProxyLog(ctx context.Context) {
 // RestartProxy starts the engine with the same address and policy, and returns
 // when it is healthy. The one before has ended.
 func (b *Bottle) RestartProxy(ctx context.Context) error {
-	user := fmt.Sprintf("%d:%d", b.ProxyUser, b.ProxyUser)
-	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: user, NotRoot: true}
+	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: b.engineUser(), NotRoot: true}
 	process, err := b.proxy.init.Start(spec, initproto.Streams{Stdout: b.proxyLog, Stderr: b.proxyLog})
 	if err != nil {
 		return fmt.Errorf("start proxy %s: %w", b.engine.Name, err)

@@ -36,6 +36,11 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions, resolvers []neti
 	if r.Owner, err = self(); err != nil {
 		return nil, fmt.Errorf("read own start time: %w", err)
 	}
+	ca, err := p.newAuthority(r.Instance, o.Bound)
+	if err != nil {
+		return nil, err
+	}
+	r.Authority = ca.Fingerprint
 	network, err := netns.New(h.networkConfig(r, p, resolvers))
 	if err != nil {
 		return nil, err
@@ -51,7 +56,7 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions, resolvers []neti
 	if r, err = h.claimName(ctx, p, r); err != nil {
 		return nil, errors.Join(err, own.remove())
 	}
-	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network, resolvers: resolvers, images: i}, nil
+	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network, resolvers: resolvers, images: i, authority: ca}, nil
 }
 
 func (h *Host) networkConfig(r Record, p *Plan, resolvers []netip.Addr) netns.Config {
@@ -168,7 +173,7 @@ func freeProxyUser(bottles []Record) (int, error) {
 
 // writeFiles lays out the run directory. Nothing in it is secret.
 func (b *Bottle) writeFiles() error {
-	files, err := b.engine.Files(b.plan.policy, b.listen())
+	files, err := b.engine.Files(b.engineConfig())
 	if err != nil {
 		return fmt.Errorf("render configuration of %s: %w", b.engine.Name, err)
 	}

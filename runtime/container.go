@@ -101,7 +101,7 @@ func isRoot(user string) bool {
 // files are what carboy-init writes before any code of the image runs.
 func (b *Bottle) files(what string) ([]initproto.File, error) {
 	if what != "agent" {
-		return nil, nil
+		return b.engine.Held(b.engineSecrets(), b.engineUser())
 	}
 	return b.provisions().Files()
 }
@@ -109,6 +109,7 @@ func (b *Bottle) files(what string) ([]initproto.File, error) {
 // provisions are what the agent is given.
 func (b *Bottle) provisions() provision.Agent {
 	a := b.plan.provision
+	a.Authority = b.authority.Certificate
 	a.User, a.Workdir, a.Root, a.Variables, a.Secrets = b.command.User, b.command.Dir, b.root, b.plan.env, b.plan.secretFiles
 	a.Proxy, a.Workspace, a.SSH = b.listen(), b.plan.Workspace.target(), b.sshHosts()
 	return a

@@ -12,9 +12,10 @@
 //  3. side by side: both network namespaces are wired, filtered and read back;
 //     images are unpacked, snapshots prepared, containers and tasks created.
 //  4. both tasks are started. Their first process is carboy-init, which waits.
-//  5. the proxy engine is started and asked for its health from inside the
-//     egress namespace, while carboy-init in the agent's container gets its
-//     files and drops its capabilities.
+//  5. the proxy engine gets what only its memory may hold, is started and asked
+//     for its health from inside the egress namespace, while carboy-init in the
+//     agent's container gets its files, the bottle's certificate authority first,
+//     and drops its capabilities.
 //  6. what was wired is verified. Only now the agent's command starts.
 //
 // Tear-down (Host.reap) finds everything by the lease and deletes the lease

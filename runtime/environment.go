@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 
 	"carboy/runtime/manifest"
@@ -13,7 +14,7 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // setEnv merges, later over earlier: the bottle's, the agent's, the flags'. What
 // is overridden need not be there to forward.
 func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
-	p.env, p.secretFiles = map[string]string{}, map[string][]byte{}
+	p.env, p.secret, p.secretFiles = map[string]string{}, map[string]bool{}, map[string][]byte{}
 	asked := map[string]manifest.Source{}
 	for _, env := range []map[string]string{b.Env, a.Env} {
 		for name, text := range env {
@@ -24,7 +25,8 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 	for name, text := range b.Secrets {
 		files[name] = manifest.ParseSource(text)
 	}
-	for _, e := range r.Env {
+	given := slices.Concat(r.EnvFile, r.Env)
+	for _, e := range given {
 		name, _, _ := strings.Cut(e, "=")
 		delete(asked, name)
 	}
@@ -34,7 +36,7 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 	if err := errors.Join(p.want(r, asked, false), p.want(r, files, true)); err != nil {
 		return err
 	}
-	for _, e := range r.Env {
+	for i, e := range given {
 		name, value, err := Variable(e, r.Lookup)
 		if err != nil {
 			return err
@@ -42,6 +44,7 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 		if err := p.addEnv(name, value); err != nil {
 			return err
 		}
+		p.secret[name] = i < len(r.EnvFile) || !strings.Contains(e, "=")
 		p.Env = append(p.Env, name)
 	}
 	p.Env, p.Secrets = sortedSet(p.Env), sortedSet(p.Secrets)

@@ -35,7 +35,10 @@ type Request struct {
 	Command     []string
 	Allow       []string
 	Presets     []string
+	Intercept   []string // allowed as well
+	DLP         string
 	Env         []string // NAME=VALUE, or NAME to forward
+	EnvFile     []string // the same, before Env; its values are secret
 	Secrets     []string // NAME=FILE, NAME=fd:NUMBER or NAME=credential:NAME
 	User        string
 	Workdir     string
@@ -85,6 +88,8 @@ type Plan struct {
 	Secrets   []string       `json:"secrets,omitempty"` // names of files
 	Allow     []string       `json:"allow"`
 	Private   []string       `json:"private"`
+	Intercept []string       `json:"intercept"`     // those of Allow whose TLS the proxy opens
+	DLP       string         `json:"dlp,omitempty"` // block or warn; empty for an engine that reads no content
 	Limits    PlanLimits     `json:"limits"`
 	Workspace *WorkspacePlan `json:"workspace,omitempty"`
 	Mounts    []MountPlan    `json:"mounts,omitempty"`
@@ -102,6 +107,7 @@ type Plan struct {
 	HasTask     bool     `json:"task"`
 
 	env         map[string]string
+	secret      map[string]bool   // names of variables whose values must not get out
 	secretFiles map[string][]byte // by name, in /run/secrets
 	pending     []Secret
 	policy      policy.Policy
@@ -152,6 +158,7 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setSSH(b) },
 		func() error { return p.setPolicy(b.Egress, r) },
 		func() error { return p.setProxy(r, b.Proxy) },
+		func() error { return p.setScanning(r, b) },
 		func() error { return p.setLimits(r, b.Limits) },
 		func() error { return p.setWorkspace(r.Workspace, b.Workspace) },
 		func() error { return p.setMounts(r, b.Mounts) },
@@ -211,7 +218,7 @@ func (p *Plan) setPolicy(m manifest.Egress, r Request) error {
 	if err != nil {
 		return err
 	}
-	for _, host := range slices.Concat(listed, r.Allow) {
+	for _, host := range slices.Concat(listed, r.Allow, r.Intercept) {
 		allow = append(allow, manifest.Allowed{Host: host})
 	}
 	for _, a := range allow {
@@ -291,7 +298,7 @@ func (p *Plan) check() error {
 	if p.Workdir != "" && !strings.HasPrefix(p.Workdir, "/") {
 		return invalid("working directory %q: give an absolute path in the image", p.Workdir)
 	}
-	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private, &p.Skills} {
+	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private, &p.Intercept, &p.Skills} {
 		if *list == nil {
 			*list = []string{} // JSON readers want [] and not null
 		}

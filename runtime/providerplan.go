@@ -50,7 +50,7 @@ func (p *Plan) addLogin(r Request) error {
 			}
 			continue
 		}
-		p.Login, p.Env = name, sortedSet(append(p.Env, name))
+		p.Login, p.Env, p.secret[name] = name, sortedSet(append(p.Env, name)), true
 		return p.addEnv(name, value)
 	}
 	return nil

@@ -44,6 +44,7 @@ type Record struct {
 	Runtime     string         `json:"runtime"`
 	Proxy       string         `json:"proxy"`
 	ProxyDigest string         `json:"proxyDigest,omitempty"` // of the proxy's image, if it has one
+	Authority   string         `json:"authority,omitempty"`   // SHA-256 of the certificate with which TLS is intercepted
 	Owner       Owner          `json:"owner"`
 	User        int            `json:"user"`      // the invoker's uid
 	ProxyUser   int            `json:"proxyUser"` // the uid that the proxy engine runs as

@@ -38,7 +38,7 @@ func give(r Request, env, files map[string]manifest.Source) error {
 		if !ok || text == "" {
 			return invalid("secret %q: give NAME=FILE, NAME=fd:NUMBER or NAME=credential:NAME", name)
 		}
-		if slices.ContainsFunc(r.Env, func(e string) bool { n, _, _ := strings.Cut(e, "="); return n == name }) {
+		if slices.ContainsFunc(slices.Concat(r.EnvFile, r.Env), func(e string) bool { n, _, _ := strings.Cut(e, "="); return n == name }) {
 			return invalid("%s is given twice, as a variable and as a secret", name)
 		}
 		from := manifest.ParseGiven(text)
@@ -66,6 +66,9 @@ func (p *Plan) want(r Request, asked map[string]manifest.Source, file bool) erro
 			list = &p.Secrets
 		}
 		*list = append(*list, name)
+		if !file {
+			p.secret[name] = s.From.Kind != manifest.Literal // which stands in a file for all to read
+		}
 		value := s.From.Text
 		switch s.From.Kind {
 		case manifest.Literal:

@@ -22,11 +22,12 @@ const upTime = 2 * time.Minute
 
 // UpOptions are what a bring-up takes beside the plan.
 type UpOptions struct {
-	Invoker int    // uid of who asks
-	Runsc   string // path of runsc, empty for runc
-	Binary  string // path of the proxy binary, empty for an image
-	Keep    bool   // leave a failed bring-up standing
-	Term    string // the caller's kind of terminal
+	Invoker int           // uid of who asks
+	Runsc   string        // path of runsc, empty for runc
+	Binary  string        // path of the proxy binary, empty for an image
+	Keep    bool          // leave a failed bring-up standing
+	Bound   time.Duration // how long the bottle may live; zero without a limit
+	Term    string        // the caller's kind of terminal
 	Pull    image.Policy
 	Digest  string              // of the image that was just built; empty takes any
 	Source  *workspace.Source   // the project, where the plan has a workspace

@@ -265,6 +265,26 @@ func TestFronting(t *testing.T) {
 	}
 }
 
+// TestWildcard: every name below a domain, and not the domain itself.
+func TestWildcard(t *testing.T) {
+	r := newRig(t, 1)
+	r.SetName("www.allowed.test", netip.MustParseAddr(world.Allowed))
+	defer r.SetName("www.allowed.test")
+	for _, engine := range engines(t) {
+		agent := r.start(t, append(engineFlags(engine), "--allow", "*.allowed.test")...)
+		for url, want := range map[string]bool{
+			"http://www.allowed.test/": true, "https://www.allowed.test/": true, "http://allowed.test/": false, "https://allowed.test/": false,
+		} {
+			r.Reset()
+			got := attempts(t, agent.exec(t, "probe", "http", "-ca", "/etc/ca.pem", url).stdout)
+			if len(got) != 1 || got[0].OK != want || (len(r.Arrivals("internet")) > 0) != want {
+				t.Errorf("%s by %s: %v, %d arrivals", url, engine, got, len(r.Arrivals("internet")))
+			}
+		}
+		agent.stop(t)
+	}
+}
+
 // TestFlushed takes every rule of the host away: the seal does not rest on
 // them, and the way out comes back.
 func TestFlushed(t *testing.T) {

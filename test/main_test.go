@@ -107,7 +107,7 @@ func usualImage(ctx context.Context, dir string) (file string, err error) {
 	}
 	file = filepath.Join(dir, "image.tar")
 	return file, world.Image{Name: imageName, Files: map[string][]byte{
-		"bin/probe": probe, "etc/ca.pem": shared.world.CA,
+		"bin/probe": probe, "etc/ca.pem": shared.world.CA, "etc/ssl/certs/ca-certificates.crt": shared.world.CA,
 	}}.Write(file)
 }
 

@@ -96,8 +96,13 @@ func (r *rig) checkClean(t *testing.T) {
 // command is a command line of carboy that has not been started.
 func (r *rig) command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
+	return r.commandFor(t, runTime, args...)
+}
+
+func (r *rig) commandFor(t testing.TB, limit time.Duration, args ...string) *exec.Cmd {
+	t.Helper()
 	// Beyond the test's own context, which ends before its clean-up.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), runTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	t.Cleanup(cancel)
 	c, err := r.containerd.Carboy(ctx, shared.carboy, r.namespace, args...)
 	if err != nil {
@@ -240,8 +245,8 @@ func (l *live) exec(t *testing.T, args ...string) outcome {
 
 // inspected is what tests use of `carboy inspect`.
 type inspected struct {
-	Name, Instance, State, RunDir, ProxyLog, Digest string
-	PIDs                                            []int
+	Name, Instance, State, RunDir, ProxyLog, Digest, Authority string
+	PIDs                                                       []int
 }
 
 func (l *live) inspect(t *testing.T) (i inspected) {

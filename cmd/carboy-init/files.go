@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime/initproto"
@@ -36,10 +37,14 @@ func writeFile(rootDir string, f initproto.File) error {
 		return err
 	}
 	defer root.Close()
-	if f.Merge {
-		if f.Data, err = merged(root, name, f.Data); err != nil {
-			return err
+	if f.Append {
+		if name = follow(rootDir, name); !isDir(root, path.Dir(name)) {
+			return nil
 		}
+		f.After = []string{name}
+	}
+	if f.Data, err = combined(root, rootDir, name, f); err != nil {
+		return err
 	}
 	if err := makeParents(root, path.Dir(name), who); err != nil {
 		return err
@@ -48,6 +53,56 @@ func writeFile(rootDir string, f initproto.File) error {
 		return fmt.Errorf("replace: %w", err)
 	}
 	return create(root, name, f, who)
+}
+
+// combined is what a file is to hold, where it depends on what is there.
+func combined(root *os.Root, rootDir, name string, f initproto.File) ([]byte, error) {
+	if f.Merge {
+		return merged(root, name, f.Data)
+	}
+	for _, before := range f.After {
+		there, err := readBundle(root, follow(rootDir, before))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(there) > 0 && !bytes.HasSuffix(there, []byte("\n")) {
+			there = append(there, '\n')
+		}
+		return append(there, f.Data...), nil
+	}
+	return f.Data, nil
+}
+
+// follow is where the links of a path lead to, which is below root whatever
+// they say. Nothing of the image runs that could change them meanwhile.
+func follow(rootDir, name string) string {
+	full, err := securejoin.SecureJoin(rootDir, name)
+	if err != nil {
+		return name // too many links: what opens it says so
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(full, path.Clean(rootDir)), "/")
+}
+
+func isDir(root *os.Root, name string) bool {
+	st, err := root.Lstat(name)
+	return err == nil && st.IsDir()
+}
+
+// readBundle reads a file whose loss would be felt: one that cannot be read, or is
+// none, is an error.
+func readBundle(root *os.Root, name string) ([]byte, error) {
+	const limit = 4 << 20
+	st, err := root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > limit {
+		return nil, fmt.Errorf("/%s of the image is no file of at most %d bytes", name, limit)
+	}
+	return readRegular(root, name, limit)
 }
 
 // makeParents makes what is missing of dir.
@@ -131,8 +186,12 @@ func readSmall(root *os.Root, name string) ([]byte, error) {
 	const limit = 1 << 20
 	st, err := root.Lstat(name)
 	if err != nil || !st.Mode().IsRegular() || st.Size() > limit {
-		return nil, nil // makeParents and create tell what is wrong with the path
+		return nil, nil //nolint:nilerr // makeParents and create tell what is wrong with the path
 	}
+	return readRegular(root, name, limit)
+}
+
+func readRegular(root *os.Root, name string, limit int64) ([]byte, error) {
 	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err

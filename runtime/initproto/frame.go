@@ -94,6 +94,12 @@ type File struct {
 	// Merge puts the members of Data, a JSON object, into the object that is
 	// there, and objects in it into those that are there; it goes over them.
 	Merge bool `json:"merge,omitempty"`
+	// After are files of the container, of which the first that is there comes
+	// before Data.
+	After []string `json:"after,omitempty"`
+	// Append keeps what is at Path, before Data. Nothing is made where Path's
+	// directory is not there.
+	Append bool `json:"append,omitempty"`
 	// Link makes a symbolic link to it, instead of a file.
 	Link string `json:"link,omitempty"`
 }

@@ -25,6 +25,7 @@ type Agent struct {
 	Workdir string
 	Root    bool
 
+	Authority     []byte // certificate of the bottle's own, in PEM; empty where it intercepts nothing
 	Prompt        string // system prompt
 	Skills        []skill.Skill
 	Model         string
@@ -47,6 +48,7 @@ type Agent struct {
 func (a Agent) Files() ([]initproto.File, error) {
 	var files []initproto.File
 	for _, step := range []func() ([]initproto.File, error){
+		a.authorityFiles,
 		a.promptFiles,
 		a.skillFiles,
 		a.gitFiles,
@@ -65,7 +67,7 @@ func (a Agent) Files() ([]initproto.File, error) {
 
 // Env are variables for the agent's command and every further one.
 func (a Agent) Env() []string {
-	var env []string
+	env := a.authorityEnv()
 	if a.Prompt != "" {
 		env = append(env, "CARBOY_PROMPT_FILE="+promptPath)
 	}

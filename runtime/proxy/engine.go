@@ -4,14 +4,12 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
-	"strconv"
-
-	"github.com/goccy/go-yaml"
 
 	"carboy/runtime/bottlespec"
+	"carboy/runtime/initproto"
 	"carboy/runtime/proxy/policy"
 	"carboy/runtime/version"
 )
@@ -21,9 +19,6 @@ const (
 	Pipelock  = "pipelock"
 	Allowlist = "allowlist"
 )
-
-// PipelockImage is used unless the operator names another.
-const PipelockImage = "ghcr.io/luckypipewrench/pipelock:2.3.0"
 
 // Port is where every engine listens on its internal address.
 const Port = 8888
@@ -35,7 +30,29 @@ type Engine struct {
 	Path  string
 	Env   []string
 	args  func(listen netip.AddrPort) []string
-	files func(p policy.Policy, listen netip.AddrPort) (map[string][]byte, error)
+	files func(c Config) (map[string][]byte, error)
+	held  func(s Secrets) ([]initproto.File, error)
+}
+
+// Config is what an engine is told to do. The allowlist engine takes a policy
+// alone, without anything to intercept.
+type Config struct {
+	Policy policy.Policy
+	Listen netip.AddrPort
+	DLP    string // Block or Warn
+	Known  bool   // there are known secrets to look for
+}
+
+// What is done about a secret on its way out.
+const (
+	Block = "block"
+	Warn  = "warn"
+)
+
+// Secrets are for the engine's memory alone.
+type Secrets struct {
+	Certificate, Key []byte   // of the bottle's authority, in PEM; empty without one
+	Known            []string // values that must not get out
 }
 
 // New returns the engine of that name, one of the constants above.
@@ -55,9 +72,17 @@ func (e Engine) Command(listen netip.AddrPort) []string {
 	return append([]string{e.Path}, e.args(listen)...)
 }
 
-// Files renders the configuration directory.
-func (e Engine) Files(p policy.Policy, listen netip.AddrPort) (map[string][]byte, error) {
-	return e.files(p, listen)
+// Files renders the configuration directory. Nothing in it is secret.
+func (e Engine) Files(c Config) (map[string][]byte, error) { return e.files(c) }
+
+// Held are files in the memory of the engine's container, for user alone, who
+// is "UID:GID".
+func (e Engine) Held(s Secrets, user string) ([]initproto.File, error) {
+	files, err := e.held(s)
+	for i := range files {
+		files[i].Owner, files[i].Mode = user, 0o400
+	}
+	return files, err
 }
 
 func allowlist() Engine {
@@ -67,81 +92,13 @@ func allowlist() Engine {
 		args: func(listen netip.AddrPort) []string {
 			return []string{"--listen", listen.String(), "--config", bottlespec.ConfigDir, "--build", version.Build}
 		},
-		files: func(p policy.Policy, _ netip.AddrPort) (map[string][]byte, error) {
-			b, err := json.MarshalIndent(p, "", "  ")
+		files: func(c Config) (map[string][]byte, error) {
+			if len(c.Policy.Intercept) > 0 || c.Known {
+				return nil, errors.New("the allowlist engine reads no content")
+			}
+			b, err := json.MarshalIndent(c.Policy, "", "  ")
 			return map[string][]byte{"policy.json": b}, err
 		},
+		held: func(Secrets) ([]initproto.File, error) { return nil, nil },
 	}
 }
-
-func pipelock() Engine {
-	return Engine{
-		Name: Pipelock,
-		Path: "/pipelock",
-		Env:  []string{"HOME=/tmp", "PIPELOCK_HOME=/tmp/.pipelock"},
-		args: func(listen netip.AddrPort) []string {
-			return []string{"run", "--config", bottlespec.ConfigDir + "/pipelock.yaml", "--listen", listen.String()}
-		},
-		files: func(p policy.Policy, listen netip.AddrPort) (map[string][]byte, error) {
-			b, err := yaml.Marshal(pipelockConfig(p, listen))
-			return map[string][]byte{"pipelock.yaml": b}, err
-		},
-	}
-}
-
-// Limits of pipelock that its defaults set too low for an agent: tunnels end
-// after 300 s and a domain gets 60 requests a minute (v2.3.0,
-// internal/proxy/forward.go and internal/config/defaults.go).
-const (
-	tunnelSeconds     = 7 * 24 * 3600
-	idleSeconds       = 600
-	requestsPerMinute = 100_000
-)
-
-type object = map[string]any
-
-// pipelockConfig writes every security key out: omitted ones take defaults
-// that differ from its documentation (v2.3.0, internal/config/load.go), and
-// unknown keys are refused at start.
-func pipelockConfig(p policy.Policy, listen netip.AddrPort) object {
-	hosts := make([]string, 0, len(p.Allow))
-	for _, a := range p.Allow {
-		hosts = append(hosts, a.Host())
-	}
-	slices.Sort(hosts)
-	hosts = slices.Compact(hosts) // one may be allowed on more ports
-	if len(hosts) == 0 {
-		// Strict mode refuses an empty list; this name never exists (RFC 2606).
-		hosts = append(hosts, "nothing.invalid")
-	}
-	private := make([]string, 0, len(p.Private))
-	for _, prefix := range p.Private {
-		private = append(private, prefix.String())
-	}
-	return object{
-		"version":       1,
-		"mode":          "strict",
-		"enforce":       true,
-		"api_allowlist": hosts,
-		"forward_proxy": object{
-			"enabled": true, "sni_verification": true,
-			"max_tunnel_seconds": tunnelSeconds, "idle_timeout_seconds": idleSeconds,
-		},
-		"fetch_proxy": object{
-			"listen":     listen.String(),
-			"monitoring": object{"max_requests_per_minute": requestsPerMinute},
-		},
-		"websocket_proxy":       object{"enabled": false},
-		"dlp":                   object{"include_defaults": true, "scan_env": false},
-		"request_body_scanning": object{"enabled": true, "action": "block", "scan_headers": true},
-		"response_scanning":     object{"enabled": true, "action": "warn"},
-		"tls_interception":      object{"enabled": false},
-		"ssrf":                  object{"ip_allowlist": private},
-		"kill_switch":           object{"enabled": false},
-		// Off the agent's port.
-		"metrics_listen": net127(9091),
-		"logging":        object{"format": "json", "output": "stdout", "include_allowed": true, "include_blocked": true},
-	}
-}
-
-func net127(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }

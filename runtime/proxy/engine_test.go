@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/goccy/go-yaml"
-
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/proxy/policy"
 )
@@ -53,7 +51,7 @@ func TestNewKnowsItsEngines(t *testing.T) {
 
 func TestAllowlistConfiguration(t *testing.T) {
 	want := policyOf(t, "10.1.2.3/32 192.168.0.0/16", "b.test", "*.a.test:8443", "tcp:git.test:22")
-	files, err := allowlist().Files(want, listen)
+	files, err := allowlist().Files(Config{Policy: want, Listen: listen})
 	if err != nil || len(files) != 1 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
@@ -80,8 +78,22 @@ func TestAllowlistConfiguration(t *testing.T) {
 	}
 }
 
+func TestAllowlistReadsNoContent(t *testing.T) {
+	p := policyOf(t, "", "a.test")
+	p.Intercept = p.Allow
+	for _, c := range []Config{{Policy: p}, {Known: true}} {
+		if files, err := allowlist().Files(c); err == nil {
+			t.Errorf("%+v is rendered: %s", c, files)
+		}
+	}
+	files, err := allowlist().Held(Secrets{Key: []byte("key"), Known: []string{"12345678"}}, "1:1")
+	if err != nil || len(files) != 0 {
+		t.Errorf("it is given %v, %v", files, err)
+	}
+}
+
 func TestAllowlistOfNothing(t *testing.T) {
-	files, err := allowlist().Files(policy.Policy{}, listen)
+	files, err := allowlist().Files(Config{Listen: listen})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,92 +103,15 @@ func TestAllowlistOfNothing(t *testing.T) {
 	}
 }
 
-// pipelockYAML is what is written, as a program would read it.
-func pipelockYAML(t *testing.T, p policy.Policy) map[string]any {
-	t.Helper()
-	files, err := pipelock().Files(p, listen)
-	if err != nil || len(files) != 1 {
-		t.Fatalf("%d files, %v", len(files), err)
-	}
-	var config map[string]any
-	if err := yaml.Unmarshal(files["pipelock.yaml"], &config); err != nil {
-		t.Fatal(err)
-	}
-	return config
-}
-
-// at looks a.b.c up.
-func at(config map[string]any, path string) any {
-	var v any = config
-	for key := range strings.SplitSeq(path, ".") {
-		m, _ := v.(map[string]any)
-		v = m[key]
-	}
-	return v
-}
-
-func texts(v any) []string {
-	var out []string
-	list, _ := v.([]any)
-	for _, item := range list {
-		text, _ := item.(string)
-		out = append(out, text)
-	}
-	return out
-}
-
-func TestPipelockConfiguration(t *testing.T) {
-	config := pipelockYAML(t, policyOf(t, "10.1.2.3/32", "b.test", "*.a.test:8443", "tcp:git.test:22"))
-	for path, want := range map[string]any{
-		"mode": "strict", "enforce": true, "version": uint64(1),
-		"forward_proxy.enabled": true, "forward_proxy.sni_verification": true,
-		"fetch_proxy.listen":      "10.66.0.1:8888",
-		"websocket_proxy.enabled": false, "tls_interception.enabled": false, "kill_switch.enabled": false,
-		"dlp.include_defaults": true, "dlp.scan_env": false,
-		"request_body_scanning.enabled": true, "request_body_scanning.action": "block", "response_scanning.enabled": true,
-		"metrics_listen": "127.0.0.1:9091",
-		"logging.format": "json", "logging.output": "stdout",
-	} {
-		if got := at(config, path); got != want {
-			t.Errorf("%s: %v (%T), want %v", path, got, got, want)
-		}
-	}
-	if got := texts(config["api_allowlist"]); !slices.Equal(got, []string{"*.a.test", "b.test", "git.test"}) {
-		t.Errorf("hosts %v", got)
-	}
-	if got := texts(at(config, "ssrf.ip_allowlist")); !slices.Equal(got, []string{"10.1.2.3/32"}) {
-		t.Errorf("private addresses %v", got)
-	}
-	if n, _ := at(config, "forward_proxy.max_tunnel_seconds").(uint64); n < 24*3600 {
-		t.Errorf("tunnels end after %d s", n)
-	}
-	if n, _ := at(config, "fetch_proxy.monitoring.max_requests_per_minute").(uint64); n < 10_000 {
-		t.Errorf("%d requests a minute", n)
-	}
-}
-
-func TestPipelockOfNothing(t *testing.T) {
-	config := pipelockYAML(t, policy.Policy{})
-	if got := texts(config["api_allowlist"]); len(got) != 1 || !strings.HasSuffix(got[0], ".invalid") {
-		t.Errorf("hosts %v", got)
-	}
-	if got, ok := at(config, "ssrf.ip_allowlist").([]any); !ok || len(got) != 0 {
-		t.Errorf("private addresses %v", at(config, "ssrf.ip_allowlist"))
-	}
-	if config["mode"] != "strict" || config["enforce"] != true {
-		t.Errorf("%v", config)
-	}
-}
-
 func TestConfigurationIsStable(t *testing.T) {
-	p := policyOf(t, "10.1.2.3/32", "b.test", "a.test")
+	c := Config{Policy: policyOf(t, "10.1.2.3/32", "b.test", "a.test"), Listen: listen}
 	for _, e := range []Engine{pipelock(), allowlist()} {
-		first, err := e.Files(p, listen)
+		first, err := e.Files(c)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 20 {
-			again, err := e.Files(p, listen)
+			again, err := e.Files(c)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -53,11 +53,9 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 	r.Task = f.Task
 	r.Engine, r.ProxyImage = chooseProxy(s, asked, r.ProxyBinary)
 	if f.envFile != "" {
-		fromFile, err := readEnvFile(who, f.envFile)
-		if err != nil {
+		if r.EnvFile, err = readEnvFile(who, f.envFile); err != nil {
 			return nil, err
 		}
-		r.Env = append(fromFile, r.Env...)
 	}
 	if f.detach { // only what was asked for: the caller's streams are not the command's
 		r.TTY, _ = strconv.ParseBool(f.tty) // checked by Set
@@ -192,6 +190,12 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	if len(p.Private) > 0 {
 		row("private addresses", strings.Join(p.Private, " "))
 	}
+	if len(p.Intercept) > 0 {
+		row("intercepted", strings.Join(p.Intercept, " "))
+	}
+	if p.DLP != "" {
+		row("dlp", dlpText[p.DLP])
+	}
 	if g := p.Git; g != nil {
 		row("git", gitText(*g))
 	}
@@ -200,6 +204,12 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 	}
 	row("limits", limitsText(p.Limits))
 	return t.Flush()
+}
+
+// dlpText says what becomes of a message with a secret in it.
+var dlpText = map[string]string{
+	proxy.Block: "block secrets in plain HTTP and in what is intercepted",
+	proxy.Warn:  "log secrets in plain HTTP and in what is intercepted, and block those in a URL",
 }
 
 // bottleText says where what a bottle may do is written.

@@ -90,6 +90,8 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress of pulls and builds")
 	fl.StringVar(&f.Name, "name", "", "name of the bottle; fails if it is taken (default AGENT, AGENT-2 ... AGENT-99)")
 	fl.StringArrayVar(&f.Allow, "allow", nil, "host the agent may reach: exact, *.example.com, or with :PORT (repeatable)")
+	fl.StringArrayVar(&f.Intercept, "intercept", nil, "allowed host whose TLS pipelock opens, with an authority of the bottle's own (repeatable)")
+	fl.StringVar(&f.DLP, "dlp", "", "what pipelock does about secrets on their way out: block or warn (default block)")
 	fl.StringArrayVar(&f.Presets, "preset", nil, "allow the hosts of a list that carboy knows: "+strings.Join(presets.Names(), ", ")+" (repeatable)")
 	fl.String("proxy", "", "proxy engine: pipelock or allowlist (default pipelock)")
 	fl.String("proxy-image", "", "image of pipelock")
@@ -182,6 +184,9 @@ func (f *runFlags) run(c *cobra.Command, s *settings, agent string) error {
 // launch is everything from the host's side.
 func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, plan *runtime.Plan, term terminal, start time.Time) error {
 	options := runtime.UpOptions{Invoker: who.UID, Keep: f.keep, Term: termVariable(), Pull: f.pulls}
+	if f.restarts == 0 { // else the limit is of each time
+		options.Bound = f.timeout
+	}
 	if plan.Proxy.Binary != "" {
 		binary, err := who.RealPath(plan.Proxy.Binary)
 		if err != nil {

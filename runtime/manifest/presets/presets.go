@@ -26,6 +26,7 @@ type Host struct {
 	Host   string `yaml:"host"`
 	For    string `yaml:"for"`
 	Source string `yaml:"source"`
+	Login  bool   `yaml:"login"` // the agent's login is sent there
 }
 
 // Names are those that there are, sorted.

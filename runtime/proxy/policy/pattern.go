@@ -135,6 +135,19 @@ func (p Pattern) matchHost(host string) bool {
 	return host == p.host
 }
 
+// Apexes are the domains of wildcards that are not allowed themselves: `*.a.test`
+// does not mean a.test.
+func (p Policy) Apexes() []string {
+	apexes := []string{}
+	for _, a := range p.Allow {
+		if a.wildcard && !slices.ContainsFunc(p.Allow, func(b Pattern) bool { return b.matchHost(a.host) }) {
+			apexes = append(apexes, a.host)
+		}
+	}
+	slices.Sort(apexes)
+	return slices.Compact(apexes)
+}
+
 // Ports are those the pattern allows.
 func (p Pattern) Ports() []uint16 {
 	if p.port != 0 {

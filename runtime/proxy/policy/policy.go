@@ -14,10 +14,12 @@ import (
 const Version = 1
 
 // Policy is what may be reached. Private lists addresses that may be although
-// they are not public.
+// they are not public. Intercept are those of Allow whose TLS the proxy opens;
+// its JSON form, which is for an engine that opens none, is without it.
 type Policy struct {
-	Allow   []Pattern
-	Private []netip.Prefix
+	Allow     []Pattern
+	Private   []netip.Prefix
+	Intercept []Pattern
 }
 
 type policyJSON struct {

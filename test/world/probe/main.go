@@ -38,7 +38,8 @@ const usage = `usage: probe COMMAND
   udp ADDR...            send a datagram, wait for an answer
   icmp IP...             ping, by an unprivileged and by a raw socket
   dns SERVER NAME...     ask for the A records
-  http [-proxy URL] [-ca FILE] [-connect HOST:PORT] URL...
+  http [-proxy URL] [-ca FILE] [-connect HOST:PORT] [-header NAME:VALUE] [-body TEXT] [-times N [-fresh]] URL...
+  run --config FILE --listen ADDR   be a proxy that is healthy, and nothing else
   tunnel -ca FILE PROXY HOST:PORT NAME
   connect-storm ADDR N   N connections, 64 at a time
   firstconnect ADDR      connect before anything else
@@ -61,7 +62,7 @@ func main() {
 	}
 	args := os.Args[2:]
 	commands := map[string]func([]string){
-		"tcp": each(tcp), "udp": each(udp), "icmp": each(ping), "dns": dns, "http": web, "tunnel": tunnel, "connect-storm": storm,
+		"tcp": each(tcp), "udp": each(udp), "icmp": each(ping), "dns": dns, "http": web, "run": beProxy, "tunnel": tunnel, "connect-storm": storm,
 		"ptrace1": none(reachInit), "kill1": none(signalInit), "env": none(env), "caps": none(caps), "limits": none(limits), "mounts": none(mounts),
 		"winsize": none(winsize), "cat": none(cat), "spam": number(spam), "sleep": number(sleep), "exit": number(os.Exit), "sig": number(signalSelf),
 	}

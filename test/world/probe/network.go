@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -110,9 +111,14 @@ func web(args []string) {
 	proxy := flags.String("proxy", "", "proxy URL; none for no proxy at all")
 	ca := flags.String("ca", "", "file of trusted certificates")
 	dial := flags.String("connect", "", "connect to this address instead of the URL's")
-	host := flags.String("host", "", "Host header")
+	var o order
+	flags.StringVar(&o.host, "host", "", "Host header")
+	flags.StringVar(&o.header, "header", "", "one more header, as NAME:VALUE")
+	flags.StringVar(&o.body, "body", "", "text to POST")
+	times := flags.Int("times", 1, "how often, on one connection; the last answer is reported, or the first error")
+	fresh := flags.Bool("fresh", false, "each time on a connection of its own")
 	_ = flags.Parse(args) // it exits
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: *fresh || *times == 1}
 	if *proxy == "none" {
 		transport.Proxy = nil
 	} else if *proxy != "" {
@@ -136,29 +142,56 @@ func web(args []string) {
 			return (&net.Dialer{}).DialContext(ctx, network, *dial)
 		}
 	}
-	client := &http.Client{Transport: transport, Timeout: 5 * patience, CheckRedirect: func(*http.Request, []*http.Request) error {
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
 	for _, target := range flags.Args() {
-		value, err := get(client, target, *host)
+		value, err := get(client, target, o)
+		for i := 1; i < *times && err == nil; i++ {
+			value, err = get(client, target, o)
+		}
 		report("http", target, value, err)
 	}
 }
 
-// get is an error for every status but 200, whose answer is the value then.
-func get(client *http.Client, target, host string) (any, error) {
-	req, err := http.NewRequest(http.MethodGet, target, nil)
+// order is what a request has beside its URL.
+type order struct{ host, header, body string }
+
+// get is an error for every status but 200, whose answer is the value then. The
+// begin of an answer has to come soon; all of it may take as long as it comes.
+func get(client *http.Client, target string, o order) (any, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	late := time.AfterFunc(5*patience, cancel)
+	method := http.MethodGet
+	if o.body != "" {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(o.body))
 	if err != nil {
 		return nil, err
 	}
-	req.Host = host
+	req.Host = o.host
+	if name, value, ok := strings.Cut(o.header, ":"); ok {
+		req.Header.Set(name, value)
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
+	late.Stop()
 	defer func() { _ = resp.Body.Close() }()
+	return answer(resp)
+}
+
+func answer(resp *http.Response) (any, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	value := map[string]any{"status": resp.StatusCode, "body": string(body)}
+	rest, restErr := io.Copy(io.Discard, resp.Body)
+	value := map[string]any{"status": resp.StatusCode, "body": string(body), "length": int64(len(body)) + rest}
+	if resp.TLS != nil {
+		value["issuer"] = resp.TLS.PeerCertificates[0].Issuer.CommonName
+	}
+	err = errors.Join(err, restErr)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New(resp.Status)
 	}

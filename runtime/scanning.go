@@ -1,0 +1,194 @@
+package runtime
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"carboy/runtime/authority"
+	"carboy/runtime/manifest"
+	"carboy/runtime/manifest/presets"
+	"carboy/runtime/proxy"
+	"carboy/runtime/proxy/policy"
+)
+
+// intercept is a manifest's word for TLS that is opened; the other one is
+// passthrough.
+const intercept = "intercept"
+
+// setScanning settles what the proxy reads. An engine that reads nothing is not
+// asked to: nobody shall believe that it does.
+func (p *Plan) setScanning(r Request, b manifest.Bottle) error {
+	dlp := cmp.Or(r.DLP, b.Egress.DLP)
+	if !slices.Contains([]string{"", proxy.Block, proxy.Warn}, dlp) {
+		return invalid("%sdlp %q: choose %s or %s", inEgress(r.DLP == "", b.Source), dlp, proxy.Block, proxy.Warn)
+	}
+	words, err := tlsWords(r, b)
+	if err != nil {
+		return err
+	}
+	for _, pattern := range p.policy.Allow {
+		if word := words[pattern]; word == intercept || word == "" && b.Egress.TLS == intercept && !pattern.Plain() {
+			p.policy.Intercept = append(p.policy.Intercept, pattern)
+			p.Intercept = append(p.Intercept, pattern.String())
+		}
+	}
+	p.Intercept = sortedSet(p.Intercept)
+	if err := p.policy.CheckIntercept(); err != nil {
+		return invalid("%s%w", inEgress(len(r.Intercept) == 0, b.Source), err)
+	}
+	if p.Proxy.Engine == proxy.Allowlist {
+		if dlp != "" || len(p.Intercept) > 0 || b.Egress.TLS == intercept {
+			return invalid("%sdlp and intercept need pipelock: the allowlist engine reads no content", inEgress(r.DLP == "" && len(r.Intercept) == 0, b.Source))
+		}
+		return nil
+	}
+	p.DLP = cmp.Or(dlp, proxy.Block)
+	return p.checkLogin(b)
+}
+
+// checkLogin: pipelock cannot let one secret go to one host.
+func (p *Plan) checkLogin(b manifest.Bottle) error {
+	if p.Login == "" || p.DLP != proxy.Block {
+		return nil
+	}
+	preset, _ := presets.Find(p.Provider)
+	for _, h := range preset.Hosts {
+		opened := slices.ContainsFunc(p.policy.Intercept, func(i policy.Pattern) bool { return i.Match(h.Host, 443) })
+		if h.Login && opened {
+			return invalid("%s%s is to be intercepted, and the agent's login %s would be blocked there: let that host pass through, or use dlp: %s",
+				inEgress(true, b.Source), h.Host, p.Login, proxy.Warn)
+		}
+	}
+	return nil
+}
+
+// inEgress names the manifest that an error is about, if it is about one.
+func inEgress(manifest bool, source string) string {
+	if !manifest || source == "" {
+		return ""
+	}
+	return source + ": egress: "
+}
+
+// tlsWords are what was said of single patterns.
+func tlsWords(r Request, b manifest.Bottle) (map[policy.Pattern]string, error) {
+	in := inEgress(true, b.Source)
+	words := map[policy.Pattern]string{}
+	said := slices.Clone(b.Egress.Allow)
+	for _, host := range r.Intercept {
+		said = append(said, manifest.Allowed{Host: host, TLS: intercept})
+	}
+	for _, a := range said {
+		pattern, err := policy.ParsePattern(a.Host)
+		if err != nil {
+			return nil, invalid("%s%w", in, err)
+		}
+		if before := words[pattern]; before != "" && a.TLS != "" && before != a.TLS {
+			return nil, invalid("%s%s: both %s and %s were asked for", in, pattern, before, a.TLS)
+		}
+		words[pattern] = cmp.Or(words[pattern], a.TLS)
+	}
+	return words, nil
+}
+
+// knownSecrets are values that must not leave the bottle: those that came from
+// the caller, a file or a credential, and not those that stand in a manifest or
+// on the command line.
+func (p *Plan) knownSecrets() []string {
+	if p.Proxy.Engine != proxy.Pipelock {
+		return nil
+	}
+	var known []string
+	for _, name := range slices.Sorted(maps.Keys(p.secret)) {
+		if p.secret[name] && !ordinaryName(name) {
+			known = append(known, leaves(p.env[name])...)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.secretFiles)) {
+		known = append(known, leaves(string(p.secretFiles[name]))...)
+	}
+	return slices.DeleteFunc(known, func(value string) bool { return len(value) < proxy.ShortestSecret || ordinaryURL(value) })
+}
+
+// leaves are the texts in what is JSON, whose lines are in other JSON too, and
+// else the value itself.
+func leaves(value string) []string {
+	trimmed := strings.TrimSpace(value)
+	if !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[") {
+		return []string{value}
+	}
+	var document any
+	if err := json.Unmarshal([]byte(trimmed), &document); err != nil {
+		return []string{value}
+	}
+	return texts(document)
+}
+
+func texts(document any) (all []string) {
+	switch v := document.(type) {
+	case string:
+		return []string{v}
+	case []any:
+		for _, item := range v {
+			all = append(all, texts(item)...)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			all = append(all, texts(v[key])...)
+		}
+	}
+	return all
+}
+
+// ordinaryName says that a variable's value is known to everybody, and part of
+// many messages.
+func ordinaryName(name string) bool {
+	ordinary := []string{"LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "HOME", "PATH", "PWD", "USER", "LOGNAME", "SHELL", "EDITOR", "PAGER"}
+	return slices.Contains(ordinary, name) || strings.HasPrefix(name, "LC_")
+}
+
+// ordinaryURL says that a value is the address of a server, as https://api.test/v1:
+// to look for it would stop all that is sent there.
+func ordinaryURL(value string) bool {
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return false
+	}
+	return !slices.ContainsFunc(strings.Split(u.Path, "/"), func(part string) bool { return len(part) >= proxy.ShortestSecret })
+}
+
+// newAuthority is zero for a bottle whose proxy opens no TLS. The key exists in
+// this process and in the memory of the proxy's container.
+func (p *Plan) newAuthority(instance string, bound time.Duration) (authority.Authority, error) {
+	if len(p.policy.Intercept) == 0 {
+		return authority.Authority{}, nil
+	}
+	a, err := authority.New(instance, p.policy.Intercept, bound)
+	if err != nil {
+		return authority.Authority{}, fmt.Errorf("make the bottle's certificate authority: %w", err)
+	}
+	return *a, nil
+}
+
+// noteAuthority is for who wonders about a certificate that the agent was shown.
+func (b *Bottle) noteAuthority() {
+	if b.Authority != "" {
+		b.proxyLog.note("TLS of " + strings.Join(b.plan.Intercept, " ") + " is opened with the bottle's own authority, SHA-256 " + b.Authority)
+	}
+}
+
+func (b *Bottle) engineConfig() proxy.Config {
+	return proxy.Config{Policy: b.plan.policy, Listen: b.listen(), DLP: b.plan.DLP, Known: len(b.plan.knownSecrets()) > 0}
+}
+
+func (b *Bottle) engineSecrets() proxy.Secrets {
+	return proxy.Secrets{Certificate: b.authority.Certificate, Key: b.authority.Key, Known: b.plan.knownSecrets()}
+}
+
+func (b *Bottle) engineUser() string { return fmt.Sprintf("%d:%d", b.ProxyUser, b.ProxyUser) }
