@@ -10,22 +10,13 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
 	"github.com/spf13/cobra"
 
 	"carboy/image"
 	"carboy/runtime"
-	"carboy/runtime/initproto"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest/presets"
-	"carboy/runtime/proxy/policy"
-	"carboy/runtime/supervise"
-	"carboy/runtime/workspace"
 )
-
-// traceVariable names a file descriptor that gets a line at the begin and end
-// of every step of a bring-up and tear-down.
-const traceVariable = "CARBOY_TRACE_FD"
 
 // runFlags are those of run that are not in the request.
 type runFlags struct {
@@ -187,27 +178,11 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	if f.restarts == 0 { // else the limit is of each time
 		options.Bound = f.timeout
 	}
-	if plan.Proxy.Binary != "" {
-		binary, err := who.RealPath(plan.Proxy.Binary)
-		if err != nil {
-			return fmt.Errorf("proxy binary: %w: %w", err, errdefs.ErrInvalidArgument)
-		}
-		options.Binary = binary
-	}
-	if plan.Workspace != nil {
-		top, err := who.OpenDir(plan.Workspace.Directory)
-		if err != nil {
-			return fmt.Errorf("workspace: %w: %w", err, errdefs.ErrInvalidArgument)
-		}
-		defer top.Close()
-		options.Source = &workspace.Source{Path: plan.Workspace.Directory, Top: top, User: who}
-	}
-	mounts, shut, err := openMounts(plan, who)
-	defer func() { _ = shut() }()
-	if err != nil {
+	var open sources
+	defer open.shut()
+	if err := open.open(plan, who, &options); err != nil {
 		return err
 	}
-	options.Mounts = mounts
 	trace, err := newTrace(start, f.timings)
 	if err != nil {
 		return err
@@ -268,106 +243,6 @@ func (f *runFlags) build(ctx context.Context, h *runtime.Host, plan *runtime.Bui
 		return "", err
 	}
 	return h.Build(ctx, o)
-}
-
-// sweepTime bounds what a start waits for what others left.
-const sweepTime = 200 * time.Millisecond
-
-// sweep removes what dead bottles left. It must not delay or fail this start:
-// it goes on beside it, and what it does not get done stays recorded.
-func sweep(ctx context.Context, host *runtime.Host) {
-	others := *host
-	others.Trace = nil // whose steps are this start's alone
-	swept := make(chan struct{})
-	go func() {
-		defer close(swept)
-		if _, err := others.GC(ctx, runtime.Sweep{Patient: true}); err != nil {
-			log.G(ctx).WithError(err).Debug("gc before the start")
-		}
-	}()
-	select {
-	case <-swept:
-	case <-time.After(sweepTime):
-	}
-}
-
-// live brings the bottle up, runs the command and takes the bottle down.
-func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) error {
-	shown := showPulls(host, f.quiet)
-	bottle, err := host.Up(ctx, plan, o)
-	shown() // before the agent has the terminal
-	if err != nil {
-		return failed{err}
-	}
-	defer func() {
-		// The exit code stays the command's; what is left is told.
-		if downErr := bottle.Down(ctx); downErr != nil {
-			fmt.Fprintf(os.Stderr, "carboy: %v\n", downErr)
-		}
-		if plan.Workspace != nil && host.HasResult(ctx, bottle.Instance) {
-			fmt.Fprintf(os.Stderr, "carboy: the agent changed its workspace: `carboy diff %s` shows it, `carboy apply %s` takes it over\n", bottle.Name, bottle.Name)
-		}
-		if f.timings {
-			printTimings(os.Stderr, host.Trace.Steps())
-		}
-	}()
-	exit, err := f.supervise(ctx, bottle, plan, term)
-	if err != nil {
-		return failed{err}
-	}
-	return ended(exit)
-}
-
-// ended is the end of a command as carboy's own.
-func ended(exit initproto.Exit) error {
-	if exit.Reason != "" {
-		fmt.Fprintf(os.Stderr, "carboy: %s\n", policy.Escape(exit.Reason)) // the image's text may be in it
-	}
-	if status := exit.Status(); status != 0 {
-		return exitStatus(status)
-	}
-	return nil
-}
-
-// inForeground holds the terminal while the command runs. When ctx ends, by a
-// signal to carboy, or nobody reads the output any more, the command is ended
-// gracefully.
-func inForeground(ctx context.Context, b *runtime.Bottle, o supervise.Options, plan *runtime.Plan, term terminal) (initproto.Exit, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	streams, restore, err := term.connect(plan.TTY, plan.Stdin, cancel)
-	if err != nil {
-		return initproto.Exit{}, err
-	}
-	defer restore()
-	o.Streams, o.Size = streams, term.size()
-	o.Say = func(err error) { fmt.Fprintf(os.Stderr, "carboy: %v%s", words(err), term.newline(plan.TTY)) }
-	if plan.TTY {
-		o.Follow = term.follow
-	}
-	return supervise.Run(ctx, b, o)
-}
-
-// supervise runs the command where this process is.
-func (f *runFlags) supervise(ctx context.Context, b *runtime.Bottle, plan *runtime.Plan, term terminal) (initproto.Exit, error) {
-	o := supervise.Options{Restarts: f.restarts, Timeout: f.timeout, Idle: f.idle}
-	if f.report != nil {
-		return f.inBackground(ctx, b, o)
-	}
-	return inForeground(ctx, b, o, plan, term)
-}
-
-// newTrace is nil unless somebody looks.
-func newTrace(start time.Time, timings bool) (*runtime.Trace, error) {
-	out, err := inheritedFile(traceVariable)
-	if err != nil || out == nil && !timings {
-		return nil, err
-	}
-	t := &runtime.Trace{Start: start}
-	if out != nil {
-		t.Out = out
-	}
-	return t, nil
 }
 
 // checkLimits reads --restart and the limits of time.

@@ -1,0 +1,159 @@
+package cmd
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/docker/go-units"
+
+	"carboy/runtime"
+	"carboy/runtime/provision"
+	"carboy/runtime/proxy"
+)
+
+// describe prints names of variables and never their values.
+func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	row := func(name, value string) { _, _ = fmt.Fprintf(t, "%s\t%s\n", name, value) } // Flush tells
+	agent := cmp.Or(p.Agent, "(none)")
+	if p.Source != "" {
+		agent += " (" + quote(p.Source) + ")"
+	}
+	if p.Project {
+		agent += " BROUGHT BY THE PROJECT"
+	}
+	row("agent", agent)
+	if b := p.Bottle; b != nil {
+		row("bottle", bottleText(b.Name, b.Source, b.Parents))
+	}
+	row("image", p.Image)
+	if b := p.Build; b != nil {
+		row("built from", quote(b.Context)+" ("+quote(cmp.Or(b.Dockerfile, "Dockerfile"))+", network "+b.Network+")")
+	}
+	whose := "the image's"
+	if p.Provider != provision.Generic {
+		whose = "the provider's"
+	}
+	if p.Provider != provision.Generic || p.HasTask {
+		row("provider", providerText(p))
+	}
+	row("command", cmp.Or(quoteAll(p.Command), whose))
+	if len(p.Skills) > 0 {
+		row("skills", strings.Join(p.Skills, " "))
+	}
+	row("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
+	if p.Workdir != "" {
+		row("working directory", quote(p.Workdir))
+	}
+	if w := p.Workspace; w != nil {
+		row("workspace", quote(w.Directory)+" at "+quote(w.Target)+" ("+workspaceText[w.Mode]+")")
+	}
+	for _, m := range p.Mounts {
+		how := "read-only"
+		if m.Writable {
+			how = "LIVE: the agent writes to it"
+		}
+		row("mount", quote(m.Source)+" at "+quote(m.Target)+" ("+how+")")
+	}
+	row("runtime", runtimeText)
+	row("proxy", proxyText(p.Proxy))
+	row("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))
+	if len(p.Secrets) > 0 {
+		row("secret files", strings.Join(p.Secrets, " "))
+	}
+	row("allowed hosts", cmp.Or(strings.Join(p.Allow, " "), "(none)"))
+	if len(p.Private) > 0 {
+		row("private addresses", strings.Join(p.Private, " "))
+	}
+	if len(p.Intercept) > 0 {
+		row("intercepted", strings.Join(p.Intercept, " "))
+	}
+	if p.DLP != "" {
+		row("dlp", dlpText[p.DLP])
+	}
+	if g := p.Git; g != nil {
+		row("git", gitText(*g))
+	}
+	for _, h := range p.SSH {
+		row("ssh", sshText(h))
+	}
+	row("limits", limitsText(p.Limits))
+	return t.Flush()
+}
+
+// dlpText says what becomes of a message with a secret in it.
+var dlpText = map[string]string{
+	proxy.Block: "block secrets in plain HTTP and in what is intercepted",
+	proxy.Warn:  "log secrets in plain HTTP and in what is intercepted, and block those in a URL",
+}
+
+// bottleText says where what a bottle may do is written.
+func bottleText(name, source string, parents []string) string {
+	text := name + " (" + quote(source) + ")"
+	if len(parents) > 0 {
+		text += " extends " + quoteAll(parents)
+	}
+	return text
+}
+
+// workspaceText says what becomes of an agent's changes.
+var workspaceText = map[string]string{
+	runtime.ModeCopy:    "a copy",
+	runtime.ModeOverlay: "live below, changes above",
+	runtime.ModeBind:    "LIVE: the agent writes to this directory",
+}
+
+func quoteAll(args []string) string {
+	var out []string
+	for _, a := range args {
+		out = append(out, cmp.Or(quote(a), `""`))
+	}
+	return strings.Join(out, " ")
+}
+
+// quote makes text safe for a terminal, and unambiguous.
+func quote(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`'"\$`, r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// providerText says by what its program will log in.
+func providerText(p *runtime.Plan) string {
+	text := p.Provider
+	if p.Model != "" {
+		text += ", model " + quote(p.Model)
+	}
+	if p.Permissions != "" {
+		text += ", permissions " + p.Permissions
+	}
+	if p.HasTask {
+		text += ", one task"
+	}
+	if names := p.LoginNames(); len(names) > 0 {
+		return text + " (no login: none of " + strings.Join(names, ", ") + " is set)"
+	} else if p.Login != "" {
+		return text + " (login by " + p.Login + ")"
+	}
+	return text
+}
+
+func proxyText(p runtime.ProxyPlan) string {
+	if from := cmp.Or(p.Binary, p.Image); from != "" {
+		return p.Engine + " (" + quote(from) + ")"
+	}
+	return p.Engine + " (hosts only: content is not scanned)"
+}
+
+func limitsText(l runtime.PlanLimits) string {
+	cpus := "all"
+	if l.CPUs > 0 {
+		cpus = fmt.Sprint(l.CPUs)
+	}
+	return fmt.Sprintf("memory %s, cpus %s, pids %d, disk %s", units.BytesSize(float64(l.Memory)), cpus, l.Pids, units.BytesSize(float64(l.Disk)))
+}
