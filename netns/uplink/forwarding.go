@@ -47,6 +47,17 @@ func (f forwarding) read(key string) (err error) {
 	return err
 }
 
+// turnOnForwarding is for the time before a link is made, under the lock. ptp
+// turns it on as well, and then changes nothing. When two do so at once, the
+// kernel can take each for the other and leave the links' own switches off, for
+// good (devinet_sysctl_forward, which puts the old value back while it waits).
+func turnOnForwarding() error {
+	if now, err := sysctl.Get(sysctl.Forward); err != nil || now == "1" {
+		return err
+	}
+	return sysctl.Set(sysctl.Forward, "1")
+}
+
 // router says whether the host forwarded packets before the first bottle.
 func (f forwarding) router() bool { return f[sysctl.Forward] == "1" }
 

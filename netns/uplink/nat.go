@@ -46,7 +46,10 @@ func (s Shared) Enter(ctx context.Context, instance string, used netip.Prefix, r
 		if err := s.put(s.user(instance), resolverText(resolvers)); err != nil {
 			return err
 		}
-		return s.ensure()
+		if err := s.ensure(); err != nil {
+			return err
+		}
+		return turnOnForwarding()
 	})
 }
 
