@@ -27,12 +27,8 @@ var guarded = []string{".git", ".envrc", ".mcp.json", ".claude", ".vscode", ".id
 // bindWorkspace shows the live directory.
 func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
 	top := b.options.Source.Top
-	var st unix.Stat_t
-	if err := unix.Fstat(int(top.Fd()), &st); err != nil {
-		return err
-	}
-	if st.Uid == 0 { // no_new_privs does not keep an agent from making a file that gives root away
-		return fmt.Errorf("it belongs to root, in whose name no agent writes to the host: use --workspace-mode copy or overlay: %w", errdefs.ErrPermissionDenied)
+	if err := refuseRoots(top); err != nil {
+		return fmt.Errorf("%w: or use --workspace-mode copy or overlay", err)
 	}
 	if err := errors.Join(b.refuseSubmodules(), b.refuseInnerRepository()); err != nil {
 		return err
@@ -52,6 +48,19 @@ func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {
 		if err := b.guard(name, users); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// refuseRoots: no_new_privs does not keep an agent from making a file that gives
+// its owner or group away.
+func refuseRoots(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Uid == 0 || st.Gid == 0 {
+		return fmt.Errorf("it belongs to root or root's group, in whose name no agent writes to the host: give it to a user and a group of his: %w", errdefs.ErrPermissionDenied)
 	}
 	return nil
 }

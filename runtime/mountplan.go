@@ -52,6 +52,11 @@ func (p *Plan) setMounts(r Request, m []manifest.Mount) error {
 	return nil
 }
 
+// Live says whether the agent writes to files of the host.
+func (p *Plan) Live() bool {
+	return p.Workspace != nil && p.Workspace.Mode == ModeBind || slices.ContainsFunc(p.Mounts, func(m MountPlan) bool { return m.Writable })
+}
+
 // parseMount reads SOURCE:TARGET[:rw|:ro].
 func parseMount(text string) (m manifest.Mount, err error) {
 	parts := strings.Split(text, ":")

@@ -3,9 +3,12 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
@@ -47,6 +50,11 @@ func (b *Bottle) placeMount(m MountPlan, source *workspace.Source, at string, ow
 	if err != nil {
 		return err
 	}
+	if m.Writable {
+		if err := b.refuseWritable(source.Top, st.IsDir()); err != nil {
+			return err
+		}
+	}
 	users, err := mapping(source, owner, b.options.Runsc != "")
 	if err != nil {
 		return err
@@ -58,6 +66,38 @@ func (b *Bottle) placeMount(m MountPlan, source *workspace.Source, at string, ow
 	}
 	return mountMapped(source.Top, at, users, attributes)
 }
+
+// refuseWritable: what programs of the host take commands from is not given to
+// an agent to write; bind mode of the workspace guards it.
+func (b *Bottle) refuseWritable(f *os.File, isDir bool) error {
+	if err := refuseRoots(f); err != nil {
+		return err
+	}
+	at, err := os.Readlink(descriptor(f))
+	if err != nil {
+		return err
+	}
+	for element := range strings.SplitSeq(at, "/") {
+		if slices.Contains(guarded, element) {
+			return fmt.Errorf("programs of the host take commands from what is in %s: no agent is to write there: %w", element, errdefs.ErrPermissionDenied)
+		}
+	}
+	if s := b.options.Source; s != nil {
+		project, err := os.Readlink(descriptor(s.Top))
+		if err != nil || within(project, at) || within(at, project) {
+			return errors.Join(fmt.Errorf("the workspace is there: %w", errdefs.ErrInvalidArgument), err)
+		}
+	}
+	for _, name := range guarded {
+		var st unix.Stat_t
+		if isDir && !errors.Is(unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW), fs.ErrNotExist) {
+			return fmt.Errorf("%s is in it, from which programs of the host take commands: use --workspace with --workspace-mode bind, which guards it: %w", name, errdefs.ErrPermissionDenied)
+		}
+	}
+	return nil
+}
+
+func descriptor(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 func (b *Bottle) mountBinds() []bottlespec.Bind {
 	var binds []bottlespec.Bind
@@ -86,7 +126,7 @@ func OpenMount(m MountPlan, source workspace.Source) (*workspace.Source, error) 
 	if err == nil && !st.IsDir() && !st.Mode().IsRegular() {
 		err = fmt.Errorf("mount %q: neither a directory nor a regular file: %w", m.Source, errdefs.ErrInvalidArgument)
 	}
-	real, readErr := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", top.Fd()))
+	real, readErr := os.Readlink(descriptor(top))
 	if err = errors.Join(err, readErr); err == nil {
 		err = MountPlan{Source: real, Target: m.Target}.check() // a link may lead to what no agent is shown
 	}

@@ -17,6 +17,12 @@ func TestMounts(t *testing.T) {
 		file, live := filepath.Join(dir, "file"), filepath.Join(dir, "live")
 		write(t, file, "one file\n", 0o600)
 		write(t, filepath.Join(live, "notes"), "before\n", 0o600)
+		const users = 4711
+		for _, path := range []string{live, filepath.Join(live, "notes")} {
+			if err := os.Chown(path, users, users); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for _, kind := range []string{"runc", "runsc"} {
 			o := r.run(t, bottle("--runtime", kind, "-v", file+":/data/file", "-v", live+":/data2:rw", "-v", live+":/data3", "--", "sh", "-c",
 				`cat /data/file; echo x >/data/file || echo refused; echo x >/data3/y || echo refused
@@ -25,13 +31,13 @@ cat /data2/notes && echo after >/data2/notes && echo new >/data2/`+kind+` && sta
 				t.Errorf("%s: %v", kind, o)
 			}
 			var st unix.Stat_t
-			if err := unix.Stat(filepath.Join(live, kind), &st); err != nil || st.Uid != 0 {
+			if err := unix.Stat(filepath.Join(live, kind), &st); err != nil || st.Uid != users || st.Gid != users {
 				t.Errorf("%s: the agent's file is of %d, %v", kind, st.Uid, err)
 			}
 			if text := hostTool(t, "cat", file, filepath.Join(live, "notes")); text != "one file\nafter\n" {
 				t.Errorf("%s: %q", kind, text)
 			}
-			write(t, filepath.Join(live, "notes"), "before\n", 0o600)
+			write(t, filepath.Join(live, "notes"), "before\n", 0o600) // its owner stays
 		}
 	})
 }
@@ -53,6 +59,20 @@ func TestMountsRefused(t *testing.T) {
 		if o := r.run(t, bottle("-v", filepath.Join(dir, source)+":/x", "--", "true")...); o.code != 2 || !strings.Contains(o.stderr, want) {
 			t.Errorf("%s: %v", source, o)
 		}
+	}
+	for _, made := range []string{"roots", "project/.git", "project/a"} {
+		if err := os.MkdirAll(filepath.Join(dir, made), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hostTool(t, "chown", "-R", "4711:4711", filepath.Join(dir, "project"))
+	for name, want := range map[string]string{"roots": "belongs to root", "project": ".git is in it", "project/.git": "in .git"} {
+		if o := r.run(t, bottle("-v", filepath.Join(dir, name)+":/x:rw", "--", "true")...); o.code != 125 || !strings.Contains(o.stderr, want) {
+			t.Errorf("%s: %v", name, o)
+		}
+	}
+	if o := r.run(t, bottle("-v", filepath.Join(dir, "project/a")+":/x:rw", "--", "touch", "/x/made")...); o.code != 0 {
+		t.Errorf("control: %v", o)
 	}
 	account(t, "lodger", 4711)
 	c := r.command(t, bottle("-v", "/usr/share:/x", "--", "true")...)

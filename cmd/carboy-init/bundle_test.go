@@ -67,10 +67,10 @@ func TestAfter(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			root := imageWith(t, tt.files)
-			if err := put(t, root, initproto.File{Path: "/run/x/bundle", Data: []byte("ours\n"), After: []string{"/a/one", "/a/two"}}); err != nil {
+			if err := put(t, root, initproto.File{Path: "/x/bundle", Data: []byte("ours\n"), After: []string{"/a/one", "/a/two"}}); err != nil {
 				t.Fatal(err)
 			}
-			if got := read(t, root, "run/x/bundle"); got != tt.want {
+			if got := read(t, root, "x/bundle"); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})

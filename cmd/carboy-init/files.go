@@ -46,6 +46,9 @@ func writeFile(rootDir string, f initproto.File) error {
 	if f.Data, err = combined(root, rootDir, name, f); err != nil {
 		return err
 	}
+	if err := checkPlace(root, name); err != nil {
+		return err
+	}
 	if err := makeParents(root, path.Dir(name), who); err != nil {
 		return err
 	}
@@ -103,6 +106,47 @@ func readBundle(root *os.Root, name string) ([]byte, error) {
 		return nil, fmt.Errorf("/%s of the image is no file of at most %d bytes", name, limit)
 	}
 	return readRegular(root, name, limit)
+}
+
+// checkPlace: what goes below /run is in memory, and all else in the image's own
+// files, whatever was mounted where a link of the image leads.
+func checkPlace(root *os.Root, name string) error {
+	dir, err := nearest(root, path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if strings.HasPrefix(name, "run/") {
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(int(dir.Fd()), &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
+			return errors.Join(fmt.Errorf("/%s would not be in memory: the image has something else in place of /run", name), err)
+		}
+		return nil
+	}
+	var here, top unix.Stat_t
+	whole, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer whole.Close()
+	if err := errors.Join(unix.Fstat(int(dir.Fd()), &here), unix.Fstat(int(whole.Fd()), &top)); err != nil {
+		return err
+	}
+	if here.Dev != top.Dev {
+		return fmt.Errorf("/%s would be in what is mounted there: nothing is written to files of the host", name)
+	}
+	return nil
+}
+
+// nearest opens the first directory upwards that is there.
+func nearest(root *os.Root, dir string) (*os.File, error) {
+	for {
+		f, err := root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+		if !errors.Is(err, fs.ErrNotExist) || dir == "." {
+			return f, err
+		}
+		dir = path.Dir(dir)
+	}
 }
 
 // makeParents makes what is missing of dir.

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"carboy/runtime/initproto"
 )
 
@@ -155,5 +157,49 @@ func TestHostileImage(t *testing.T) {
 				t.Errorf("%s: %q, %v", what, text, err)
 			}
 		}
+	}
+}
+
+// TestPlace: secrets are in memory or nowhere, and nothing is written to what
+// was mounted, whatever links the image has.
+func TestPlace(t *testing.T) {
+	memory := func(at string) func(dir string) error {
+		return func(dir string) error { return unix.Mount("tmpfs", filepath.Join(dir, at), "tmpfs", 0, "") }
+	}
+	for _, tt := range []struct {
+		what, path string
+		prepare    func(dir string) error
+		ok         bool
+	}{
+		{"run in memory", "/run/secrets/a", memory("run"), true},
+		{"run on disk", "/run/secrets/a", func(string) error { return nil }, false},
+		{"run is a link", "/run/secrets/a", func(dir string) error {
+			return errors.Join(os.Remove(dir+"/run"), os.Symlink("home", dir+"/run"))
+		}, false},
+		{"a mount at home", "~/.claude/settings.json", memory("home/agent"), false},
+		{"a link to a mount", "~/.claude/settings.json", func(dir string) error {
+			return errors.Join(os.Mkdir(dir+"/data", 0o755), memory("data")(dir), os.Symlink("../../data", dir+"/home/agent/.claude"))
+		}, false},
+		{"a home of the image's", "~/.claude/settings.json", memory("run"), true},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			dir := imageRoot(t)
+			if err := tt.prepare(dir); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				for _, at := range []string{"run", "data", "home/agent"} {
+					_ = unix.Unmount(filepath.Join(dir, at), unix.MNT_DETACH) // where there is one
+				}
+			})
+			f := initproto.File{Path: tt.path, Mode: 0o400, Owner: "agent", Data: []byte("secret")}
+			if err := writeFile(dir, f); (err == nil) != tt.ok {
+				t.Errorf("%v", err)
+			}
+			f.Data, f.Merge = []byte("{}"), true
+			if err := writeFile(dir, f); (err == nil) != tt.ok {
+				t.Errorf("merged: %v", err)
+			}
+		})
 	}
 }

@@ -43,6 +43,9 @@ func openSocket(rootDir string, l initproto.Listen) (_ *os.File, err error) {
 	}
 	defer root.Close()
 	name := strings.TrimPrefix(path.Clean("/"+l.Path), "/")
+	if err := checkPlace(root, name); err != nil {
+		return nil, err
+	}
 	if err := makeParents(root, path.Dir(name), who); err != nil {
 		return nil, err
 	}

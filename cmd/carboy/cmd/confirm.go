@@ -26,8 +26,8 @@ func (f *runFlags) confirm(ctx context.Context, p *runtime.Plan, o runtime.UpOpt
 	if err := describe(os.Stderr, p, text); err != nil {
 		return err
 	}
-	if p.Workspace != nil && p.Workspace.Mode == runtime.ModeBind {
-		fmt.Fprintln(os.Stderr, "WARNING: the agent writes to the workspace itself. Programs of yours may run what it leaves there: build files, scripts, settings of editors, repositories below it. Of .git (so it cannot commit), .claude, .envrc and the like, what is there is read-only; what is not there it can make.")
+	if p.Live() {
+		fmt.Fprintln(os.Stderr, "WARNING: the agent writes to files of the host themselves. Programs of yours may run what it leaves there: build files, scripts, settings of editors, repositories below it. Of .git (so it cannot commit), .claude, .envrc and the like, what is there is read-only; what is not there it can make.")
 	}
 	if f.yes {
 		return nil
