@@ -73,8 +73,8 @@ func findEdit(who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, 
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err == nil && d.Project {
-			err = fmt.Errorf("%s is the project's: edit it there, and check it with `carboy validate`", quotePath(path))
+		if err == nil {
+			err = othersToWrite(d, path)
 		}
 		if err != nil {
 			return nil, asRequest(err)
@@ -82,6 +82,18 @@ func findEdit(who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, 
 		return &edit{who: who, dirs: from(dirs, i), path: path, old: text}, nil
 	}
 	return nil, fmt.Errorf("there is no %s; `carboy init` writes a new one: %w", kind, errdefs.ErrInvalidArgument)
+}
+
+// othersToWrite is an error where what is edited would not last, or is nobody's
+// who is trusted.
+func othersToWrite(d manifest.Dir, path string) error {
+	if d.Project {
+		return fmt.Errorf("%s is the project's: edit it there, and check it with `carboy validate`", quotePath(path))
+	}
+	if shipped, err := installedDir("share"); err == nil && d.Path == shipped {
+		return fmt.Errorf("%s came with carboy: `carboy init` writes one of your own, which goes before it", quotePath(path))
+	}
+	return nil
 }
 
 // run changes nothing until the end.

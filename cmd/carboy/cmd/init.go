@@ -15,6 +15,7 @@ import (
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
 	"carboy/runtime/manifest/presets"
+	"carboy/runtime/provision"
 )
 
 // newAgent is what init is told.
@@ -90,7 +91,10 @@ func (n *newAgent) ask(c *cobra.Command) error {
 	if !manifest.ValidName(n.name) {
 		return fmt.Errorf("name of the agent %q: use lower-case letters, digits, '.', '_' and '-', at most 40: %w", n.name, errdefs.ErrInvalidArgument)
 	}
-	n.provider = q.text(ctx, "provider (claude, codex, generic)", n.provider, "generic")
+	n.provider = q.text(ctx, "provider (claude, codex, generic)", n.provider, provision.Generic)
+	if err := (provision.Agent{Provider: n.provider}).Check(); err != nil {
+		return err
+	}
 	own := slices.Contains(presets.Names(), n.provider)
 	what := "image"
 	if own {
