@@ -40,6 +40,7 @@ type runFlags struct {
 	idle     time.Duration
 	cwd      bool
 	headless bool
+	tasked   bool     // --prompt was given
 	report   *os.File // of a background process: gets the name of the bottle whose command runs
 }
 
@@ -64,7 +65,7 @@ image.`,
 			if err != nil {
 				return err
 			}
-			f.Command = command
+			f.Command, f.tasked = command, c.Flags().Changed("prompt")
 			return f.run(c, s, agent)
 		},
 	}
