@@ -105,6 +105,8 @@ type Plan struct {
 	Skills      []string `json:"skills"`
 	HasPrompt   bool     `json:"prompt"`
 	HasTask     bool     `json:"task"`
+	// RemoteControl lets the conversation be driven from elsewhere.
+	RemoteControl bool `json:"remoteControl"`
 
 	env         map[string]string
 	secret      map[string]bool   // names of variables whose values must not get out
@@ -120,6 +122,9 @@ type BottlePlan struct {
 	Source  string   `json:"source"`
 	Parents []string `json:"parents,omitempty"` // the files that it extends
 }
+
+// Prompt is the agent's system prompt.
+func (p *Plan) Prompt() string { return p.provision.Prompt }
 
 // ProxyPlan is which engine is used and where it comes from.
 type ProxyPlan struct {

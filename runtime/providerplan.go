@@ -20,6 +20,7 @@ func (p *Plan) setProvider(r Request, a manifest.Agent) error {
 		return err
 	}
 	p.Provider, p.Model, p.Permissions, p.HasPrompt, p.HasTask = g.Provider, g.Model, g.Permissions, g.Prompt != "", g.Task != ""
+	p.RemoteControl = g.RemoteControl
 	for _, s := range r.Skills {
 		p.Skills = append(p.Skills, s.Name)
 	}
