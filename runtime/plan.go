@@ -161,7 +161,7 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setProvider(r, a) },
 		func() error { return p.setGit(b) },
 		func() error { return p.setSSH(b) },
-		func() error { return p.setPolicy(b.Egress, r) },
+		func() error { return p.setPolicy(b, r) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setScanning(r, b) },
 		func() error { return p.setLimits(r, b.Limits) },
@@ -178,6 +178,14 @@ func NewPlan(r Request) (*Plan, error) {
 
 func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
+
+// fault is an error of a manifest, if it was read from a file.
+func fault(file string, err error) error {
+	if err == nil || file == "" {
+		return err
+	}
+	return &manifest.Fault{File: file, Err: err}
 }
 
 func (p *Plan) setImage(ref string) error {
@@ -217,27 +225,27 @@ func (p *Plan) setName(pinned string) error {
 	return nil
 }
 
-func (p *Plan) setPolicy(m manifest.Egress, r Request) error {
-	allow := slices.Clone(m.Allow)
-	listed, err := presetHosts(slices.Concat(m.Presets, r.Presets))
+func (p *Plan) setPolicy(b manifest.Bottle, r Request) error {
+	listed, err := presetHosts(slices.Concat(b.Egress.Presets, r.Presets))
 	if err != nil {
 		return err
 	}
-	for _, host := range slices.Concat(listed, r.Allow, r.Intercept) {
-		allow = append(allow, manifest.Allowed{Host: host})
+	var own []string
+	for _, a := range b.Egress.Allow {
+		own = append(own, a.Host)
 	}
-	for _, a := range allow {
-		pattern, err := policy.ParsePattern(a.Host)
+	for i, host := range slices.Concat(own, listed, r.Allow, r.Intercept) {
+		pattern, err := policy.ParsePattern(host)
 		if err != nil {
-			return invalid("%w", err)
+			return inEgress(i < len(own), b.Source, invalid("%w", err))
 		}
 		p.policy.Allow = append(p.policy.Allow, pattern)
 		p.Allow = append(p.Allow, pattern.String())
 	}
-	for _, s := range m.Private {
+	for _, s := range b.Egress.Private {
 		prefix, err := parsePrefix(s)
 		if err != nil {
-			return invalid("private address %q: give an address or a prefix, as in 10.1.2.3/32", s)
+			return inEgress(true, b.Source, invalid("private address %q: give an address or a prefix, as in 10.1.2.3/32", s))
 		}
 		p.policy.Private = append(p.policy.Private, prefix)
 		p.Private = append(p.Private, prefix.String())

@@ -27,7 +27,7 @@ func (p *Plan) setProvider(r Request, a manifest.Agent) error {
 	if own := g.Provider != provision.Generic; own && len(p.Command) > 0 && (p.HasTask || g.RemoteControl) {
 		return invalid("a task and remote control are for the program of provider %s: here is another command, put it there", g.Provider)
 	} else if !own && len(a.Args) > 0 {
-		return invalid("%s: args are for a provider's program: put them into the command", a.Source)
+		return fault(a.Source, invalid("args are for a provider's program: put them into the command"))
 	}
 	return p.addLogin(r)
 }

@@ -85,7 +85,8 @@ func validateFile(who invoker.User, dirs []manifest.Dir, path string) error {
 	return asRequest(validateFrom(own, append([]manifest.Dir{own}, dirs...), path))
 }
 
-// validate checks a manifest as a start would.
+// validate checks a manifest as a start would, but for what it names outside:
+// skills, keys, directories.
 func validate(dirs []manifest.Dir, path string, text []byte) error {
 	checked, err := manifest.Check(dirs, path, text)
 	if err != nil {
@@ -95,10 +96,12 @@ func validate(dirs []manifest.Dir, path string, text []byte) error {
 	if checked.Agent != nil {
 		agent = *checked.Agent
 	}
-	if _, err := examine(agent, checked.Bottle); err != nil {
-		return fmt.Errorf("%s: %w", quotePath(path), err)
+	_, err = examine(agent, checked.Bottle)
+	var named *manifest.Fault
+	if err == nil || errors.As(err, &named) {
+		return err
 	}
-	return nil
+	return fmt.Errorf("%s: %w", quotePath(path), err)
 }
 
 func absolute(path string) (string, error) {
