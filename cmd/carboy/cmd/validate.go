@@ -17,8 +17,9 @@ func newValidate() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "validate [FILE...]",
 		Short: "Check manifests: the named files, or all that there are",
-		Long: `Check manifests: the named files, or all in ~/.config/carboy, /etc/carboy and
-.carboy of the project. Prints those that are valid, tells all that is wrong with
+		Long: `Check manifests: the named files, or all in ~/.config/carboy, /etc/carboy, those
+that come with carboy and .carboy of the project. What they name outside, skills,
+keys and directories, is looked for at a start only. Prints those that are valid, tells all that is wrong with
 the others, and ends with status 2 if there are such.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return withDirs(c, func(who invoker.User, dirs []manifest.Dir) error {
