@@ -41,25 +41,7 @@ the default. Nothing is overwritten.`,
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			n.name = strings.Join(args, "")
-			who, err := invoker.Current()
-			if err != nil {
-				return err
-			}
-			if err := n.ask(c); err != nil {
-				return err
-			}
-			dir, err := draftsDir(who, n.dest)
-			if err != nil {
-				return err
-			}
-			drafts, err := n.drafts(dir.Path)
-			if err == nil {
-				err = checkDrafts(dir, drafts)
-			}
-			if err != nil {
-				return err
-			}
-			return writeDrafts(c.OutOrStdout(), who, drafts)
+			return n.write(c)
 		},
 	}
 	fl := c.Flags()
@@ -72,6 +54,29 @@ the default. Nothing is overwritten.`,
 	fl.StringVar(&n.dest, "dest", "", "`DIR` to write to (default ~/.config/carboy)")
 	fl.BoolVarP(&n.yes, "yes", "y", false, "ask nothing")
 	return c
+}
+
+// write asks, checks and writes.
+func (n *newAgent) write(c *cobra.Command) error {
+	who, err := invoker.Current()
+	if err != nil {
+		return err
+	}
+	if err := n.ask(c); err != nil {
+		return err
+	}
+	dir, err := draftsDir(who, n.dest)
+	if err != nil {
+		return err
+	}
+	drafts, err := n.drafts(dir.Path)
+	if err == nil {
+		err = checkDrafts(dir, drafts)
+	}
+	if err != nil {
+		return err
+	}
+	return writeDrafts(c.OutOrStdout(), who, drafts)
 }
 
 // ask completes what was told, and refuses what is not known before the next
