@@ -296,10 +296,12 @@ func (x *conversion) git(b *bottleDraft, what string, old oldGit) {
 		return
 	}
 	x.note("%s: git %q has become ssh to %s: nothing looks for secrets in what is pushed", what, old.Name, u.Hostname())
-	if len(old.ExtraHosts) > 0 {
-		x.note("%s: git %q: ExtraHosts have no equivalent", what, old.Name)
+	for _, host := range slices.Sorted(maps.Keys(old.ExtraHosts)) {
+		if host != u.Hostname() {
+			x.note("%s: git %q: the address of %s in ExtraHosts has no equivalent", what, old.Name, host)
+		}
 	}
-	s := oldSSH{Host: u.Hostname(), IdentityFile: old.IdentityFile, User: u.User.Username(), KnownHostKey: old.KnownHostKey, Port: u.Port()}
+	s := oldSSH{Host: u.Hostname(), Hostname: old.ExtraHosts[u.Hostname()], IdentityFile: old.IdentityFile, User: u.User.Username(), KnownHostKey: old.KnownHostKey, Port: u.Port()}
 	if !slices.ContainsFunc(b.SSH, func(have sshDraft) bool { return have.Host == s.Host }) {
 		x.ssh(b, what, s)
 	}
