@@ -31,7 +31,7 @@ func (p *Plan) setBuild(r Request, b manifest.Bottle) error {
 		return nil
 	}
 	if m.Context == "" {
-		return invalid("%s: build needs a context, the directory to build from", b.Source)
+		return fault(b.Source, invalid("build needs a context, the directory to build from"))
 	}
 	bottle := strings.TrimSuffix(filepath.Base(b.Source), filepath.Ext(b.Source))
 	if filepath.Dir(filepath.Dir(b.Source)) != manifest.OperatorDir { // users do not share names
@@ -50,7 +50,7 @@ func (p *Plan) setBuild(r Request, b manifest.Bottle) error {
 		plan.Dockerfile = from(plan.Context, m.Dockerfile)
 	}
 	if !slices.Contains(buildproto.Networks, plan.Network) {
-		return invalid("%s: network %q of build: choose egress, none or host", b.Source, plan.Network)
+		return fault(b.Source, invalid("network %q of build: choose egress, none or host", plan.Network))
 	}
 	if r.Image == "" {
 		p.Build = &plan

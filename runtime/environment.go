@@ -33,6 +33,9 @@ func (p *Plan) setEnv(r Request, a manifest.Agent, b manifest.Bottle) error {
 	if err := give(r, asked, files); err != nil {
 		return err
 	}
+	if err := missing(r.Lookup, given, asked, files); err != nil {
+		return err
+	}
 	if err := errors.Join(p.want(r, asked, false), p.want(r, files, true)); err != nil {
 		return err
 	}
@@ -84,10 +87,39 @@ func forward(name string, lookup func(string) (string, bool)) (string, error) {
 	if value, ok := lookup(name); ok {
 		return value, nil
 	}
-	if _, sudo := lookup("SUDO_UID"); sudo {
-		return "", invalid("environment variable %s is not set: sudo drops it unless called as `sudo --preserve-env=%s carboy ...`", name, name)
+	return "", notSet(lookup, name)
+}
+
+// missing is one error for all that cannot be forwarded, so that one call more
+// is enough.
+func missing(lookup func(string) (string, bool), given []string, asked ...map[string]manifest.Source) error {
+	wanted := slices.DeleteFunc(slices.Clone(given), func(e string) bool { return strings.Contains(e, "=") })
+	for _, sources := range asked {
+		for _, from := range sources {
+			if from.Kind == manifest.Forwarded {
+				wanted = append(wanted, from.Text)
+			}
+		}
 	}
-	return "", invalid("environment variable %s is not set and cannot be forwarded", name)
+	names := slices.DeleteFunc(sortedSet(wanted), func(name string) bool {
+		_, ok := lookup(name)
+		return ok || !variableName.MatchString(name)
+	})
+	if len(names) == 0 {
+		return nil
+	}
+	return notSet(lookup, names...)
+}
+
+func notSet(lookup func(string) (string, bool), names ...string) error {
+	which, it := "environment variable "+names[0]+" is", "it"
+	if len(names) > 1 {
+		which, it = "environment variables "+strings.Join(names, ", ")+" are", "them"
+	}
+	if _, sudo := lookup("SUDO_UID"); sudo {
+		return invalid("%s not set: sudo drops %s unless called as `sudo --preserve-env=%s carboy ...`", which, it, strings.Join(names, ","))
+	}
+	return invalid("%s not set and cannot be forwarded", which)
 }
 
 // environment is the image's, then the way to the proxy, then what was asked

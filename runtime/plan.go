@@ -105,6 +105,8 @@ type Plan struct {
 	Skills      []string `json:"skills"`
 	HasPrompt   bool     `json:"prompt"`
 	HasTask     bool     `json:"task"`
+	// RemoteControl lets the conversation be driven from elsewhere.
+	RemoteControl bool `json:"remoteControl"`
 
 	env         map[string]string
 	secret      map[string]bool   // names of variables whose values must not get out
@@ -120,6 +122,9 @@ type BottlePlan struct {
 	Source  string   `json:"source"`
 	Parents []string `json:"parents,omitempty"` // the files that it extends
 }
+
+// Prompt is the agent's system prompt.
+func (p *Plan) Prompt() string { return p.provision.Prompt }
 
 // ProxyPlan is which engine is used and where it comes from.
 type ProxyPlan struct {
@@ -156,7 +161,7 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setProvider(r, a) },
 		func() error { return p.setGit(b) },
 		func() error { return p.setSSH(b) },
-		func() error { return p.setPolicy(b.Egress, r) },
+		func() error { return p.setPolicy(b, r) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setScanning(r, b) },
 		func() error { return p.setLimits(r, b.Limits) },
@@ -173,6 +178,14 @@ func NewPlan(r Request) (*Plan, error) {
 
 func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
+
+// fault is an error of a manifest, if it was read from a file.
+func fault(file string, err error) error {
+	if err == nil || file == "" {
+		return err
+	}
+	return &manifest.Fault{File: file, Err: err}
 }
 
 func (p *Plan) setImage(ref string) error {
@@ -212,27 +225,27 @@ func (p *Plan) setName(pinned string) error {
 	return nil
 }
 
-func (p *Plan) setPolicy(m manifest.Egress, r Request) error {
-	allow := slices.Clone(m.Allow)
-	listed, err := presetHosts(slices.Concat(m.Presets, r.Presets))
+func (p *Plan) setPolicy(b manifest.Bottle, r Request) error {
+	listed, err := presetHosts(slices.Concat(b.Egress.Presets, r.Presets))
 	if err != nil {
 		return err
 	}
-	for _, host := range slices.Concat(listed, r.Allow, r.Intercept) {
-		allow = append(allow, manifest.Allowed{Host: host})
+	var own []string
+	for _, a := range b.Egress.Allow {
+		own = append(own, a.Host)
 	}
-	for _, a := range allow {
-		pattern, err := policy.ParsePattern(a.Host)
+	for i, host := range slices.Concat(own, listed, r.Allow, r.Intercept) {
+		pattern, err := policy.ParsePattern(host)
 		if err != nil {
-			return invalid("%w", err)
+			return inEgress(i < len(own), b.Source, invalid("%w", err))
 		}
 		p.policy.Allow = append(p.policy.Allow, pattern)
 		p.Allow = append(p.Allow, pattern.String())
 	}
-	for _, s := range m.Private {
+	for _, s := range b.Egress.Private {
 		prefix, err := parsePrefix(s)
 		if err != nil {
-			return invalid("private address %q: give an address or a prefix, as in 10.1.2.3/32", s)
+			return inEgress(true, b.Source, invalid("private address %q: give an address or a prefix, as in 10.1.2.3/32", s))
 		}
 		p.policy.Private = append(p.policy.Private, prefix)
 		p.Private = append(p.Private, prefix.String())

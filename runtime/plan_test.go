@@ -193,6 +193,8 @@ func TestPlanErrors(t *testing.T) {
 		"no variable's name":   {Request{Image: "x", Env: []string{"=c"}}, `name ""`},
 		"NUL":                  {Request{Image: "x", Env: []string{"A=b\x00c"}}, "value of environment variable A holds a NUL"},
 		"not forwarded":        {Request{Image: "x", Env: []string{"GONE"}}, "GONE is not set and cannot be forwarded"},
+		"all not forwarded":    {Request{Image: "x", Env: []string{"GONE", "AWAY", "HERE=x"}}, "environment variables AWAY, GONE are not set and cannot be forwarded"},
+		"all through sudo":     {Request{Image: "x", Env: []string{"GONE", "AWAY"}, Lookup: environ(map[string]string{"SUDO_UID": "1"})}, "`sudo --preserve-env=AWAY,GONE carboy"},
 		"not through sudo":     {Request{Image: "x", Env: []string{"GONE"}, Lookup: environ(map[string]string{"SUDO_UID": "1"})}, "sudo --preserve-env=GONE"},
 		"manifest's variable":  {bottle(manifest.Bottle{Env: map[string]string{"A": "${GONE}"}}), "GONE is not set"},
 		"manifest's bad name":  {bottle(manifest.Bottle{Env: map[string]string{"A": "${}"}}), `name ""`},

@@ -20,13 +20,14 @@ func (p *Plan) setProvider(r Request, a manifest.Agent) error {
 		return err
 	}
 	p.Provider, p.Model, p.Permissions, p.HasPrompt, p.HasTask = g.Provider, g.Model, g.Permissions, g.Prompt != "", g.Task != ""
+	p.RemoteControl = g.RemoteControl
 	for _, s := range r.Skills {
 		p.Skills = append(p.Skills, s.Name)
 	}
 	if own := g.Provider != provision.Generic; own && len(p.Command) > 0 && (p.HasTask || g.RemoteControl) {
 		return invalid("a task and remote control are for the program of provider %s: here is another command, put it there", g.Provider)
 	} else if !own && len(a.Args) > 0 {
-		return invalid("%s: args are for a provider's program: put them into the command", a.Source)
+		return fault(a.Source, invalid("args are for a provider's program: put them into the command"))
 	}
 	return p.addLogin(r)
 }

@@ -26,7 +26,7 @@ const intercept = "intercept"
 func (p *Plan) setScanning(r Request, b manifest.Bottle) error {
 	dlp := cmp.Or(r.DLP, b.Egress.DLP)
 	if !slices.Contains([]string{"", proxy.Block, proxy.Warn}, dlp) {
-		return invalid("%sdlp %q: choose %s or %s", inEgress(r.DLP == "", b.Source), dlp, proxy.Block, proxy.Warn)
+		return inEgress(r.DLP == "", b.Source, invalid("dlp %q: choose %s or %s", dlp, proxy.Block, proxy.Warn))
 	}
 	words, err := tlsWords(r, b)
 	if err != nil {
@@ -40,11 +40,11 @@ func (p *Plan) setScanning(r Request, b manifest.Bottle) error {
 	}
 	p.Intercept = sortedSet(p.Intercept)
 	if err := p.policy.CheckIntercept(); err != nil {
-		return invalid("%s%w", inEgress(len(r.Intercept) == 0, b.Source), err)
+		return inEgress(len(r.Intercept) == 0, b.Source, invalid("%w", err))
 	}
 	if p.Proxy.Engine == proxy.Allowlist {
 		if dlp != "" || len(p.Intercept) > 0 || b.Egress.TLS == intercept {
-			return invalid("%sdlp and intercept need pipelock: the allowlist engine reads no content", inEgress(r.DLP == "" && len(r.Intercept) == 0, b.Source))
+			return inEgress(r.DLP == "" && len(r.Intercept) == 0, b.Source, invalid("dlp and intercept need pipelock: the allowlist engine reads no content"))
 		}
 		return nil
 	}
@@ -61,24 +61,23 @@ func (p *Plan) checkLogin(b manifest.Bottle) error {
 	for _, h := range preset.Hosts {
 		opened := slices.ContainsFunc(p.policy.Intercept, func(i policy.Pattern) bool { return i.Match(h.Host, 443) })
 		if h.Login && opened {
-			return invalid("%s%s is to be intercepted, and the agent's login %s would be blocked there: let that host pass through, or use dlp: %s",
-				inEgress(true, b.Source), h.Host, p.Login, proxy.Warn)
+			return inEgress(true, b.Source, invalid("%s is to be intercepted, and the agent's login %s would be blocked there: let that host pass through, or use dlp: %s",
+				h.Host, p.Login, proxy.Warn))
 		}
 	}
 	return nil
 }
 
 // inEgress names the manifest that an error is about, if it is about one.
-func inEgress(manifest bool, source string) string {
-	if !manifest || source == "" {
-		return ""
+func inEgress(written bool, source string, err error) error {
+	if !written || source == "" {
+		return err
 	}
-	return source + ": egress: "
+	return fault(source, fmt.Errorf("egress: %w", err))
 }
 
 // tlsWords are what was said of single patterns.
 func tlsWords(r Request, b manifest.Bottle) (map[policy.Pattern]string, error) {
-	in := inEgress(true, b.Source)
 	words := map[policy.Pattern]string{}
 	said := slices.Clone(b.Egress.Allow)
 	for _, host := range r.Intercept {
@@ -87,10 +86,10 @@ func tlsWords(r Request, b manifest.Bottle) (map[policy.Pattern]string, error) {
 	for _, a := range said {
 		pattern, err := policy.ParsePattern(a.Host)
 		if err != nil {
-			return nil, invalid("%s%w", in, err)
+			return nil, inEgress(true, b.Source, invalid("%w", err))
 		}
 		if before := words[pattern]; before != "" && a.TLS != "" && before != a.TLS {
-			return nil, invalid("%s%s: both %s and %s were asked for", in, pattern, before, a.TLS)
+			return nil, inEgress(true, b.Source, invalid("%s: both %s and %s were asked for", pattern, before, a.TLS))
 		}
 		words[pattern] = cmp.Or(words[pattern], a.TLS)
 	}

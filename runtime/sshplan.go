@@ -29,7 +29,7 @@ type SSHPlan struct {
 func (p *Plan) setGit(b manifest.Bottle) error {
 	g := provision.Git(b.Git)
 	if err := g.Check(); err != nil {
-		return invalid("%s: git: %w", b.Source, err)
+		return fault(b.Source, invalid("git: %w", err))
 	}
 	if p.provision.Git = g; !g.IsZero() {
 		p.Git = &g
@@ -43,15 +43,15 @@ func (p *Plan) setSSH(b manifest.Bottle) error {
 	for _, m := range b.SSH {
 		s, err := planSSH(m)
 		if err != nil {
-			return fmt.Errorf("%s: ssh host %q: %w", b.Source, m.Host, err)
+			return fault(b.Source, fmt.Errorf("ssh host %q: %w", m.Host, err))
 		}
 		if seen[s.Host] {
-			return invalid("%s: ssh host %s is declared twice", b.Source, s.Host)
+			return fault(b.Source, invalid("ssh host %s is declared twice", s.Host))
 		}
 		seen[s.Host] = true
 		pattern, err := policy.ParsePattern(fmt.Sprintf("tcp:%s:%d", s.HostName, s.Port))
 		if err != nil {
-			return invalid("%s: %w", b.Source, err)
+			return fault(b.Source, invalid("%w", err))
 		}
 		p.policy.Allow = append(p.policy.Allow, pattern)
 		p.Allow = append(p.Allow, pattern.String())

@@ -61,11 +61,7 @@ func requests(r *rig, server string) (n int) {
 
 // TestAuthority: who has a bottle's authority, and who its key.
 func TestAuthority(t *testing.T) {
-	onEach(t, func(t *testing.T, r *rig) {
-		for _, runtime := range runtimes {
-			t.Run(runtime, func(t *testing.T) { testAuthority(t, r, runtime) })
-		}
-	})
+	onEachRuntime(t, testAuthority)
 }
 
 func testAuthority(t *testing.T, r *rig, runtime string) {
@@ -134,11 +130,7 @@ func TestAuthorityInAHostileImage(t *testing.T) {
 func TestInterception(t *testing.T) {
 	needPipelock(t)
 	trustWorld(t)
-	onEach(t, func(t *testing.T, r *rig) {
-		for _, runtime := range runtimes {
-			t.Run(runtime, func(t *testing.T) { testInterception(t, r, runtime) })
-		}
-	})
+	onEachRuntime(t, testInterception)
 }
 
 func testInterception(t *testing.T, r *rig, runtime string) {

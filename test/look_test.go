@@ -27,11 +27,7 @@ func (r *rig) stats(t *testing.T, names ...string) (list []sampled) {
 
 // TestLook: what a bottle does and uses can be seen, under each runtime.
 func TestLook(t *testing.T) {
-	onEach(t, func(t *testing.T, r *rig) {
-		for _, runtime := range runtimes {
-			t.Run(runtime, func(t *testing.T) { testLook(t, r, runtime) })
-		}
-	})
+	onEachRuntime(t, testLook)
 }
 
 func testLook(t *testing.T, r *rig, runtime string) {

@@ -44,6 +44,16 @@ func onEach(t *testing.T, f func(t *testing.T, r *rig)) {
 	}
 }
 
+// onEachRuntime runs it under each runtime, too.
+func onEachRuntime(t *testing.T, f func(t *testing.T, r *rig, runtime string)) {
+	t.Helper()
+	onEach(t, func(t *testing.T, r *rig) {
+		for _, runtime := range runtimes {
+			t.Run(runtime, func(t *testing.T) { f(t, r, runtime) })
+		}
+	})
+}
+
 func needRoot(t *testing.T) {
 	t.Helper()
 	if !*root {

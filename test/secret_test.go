@@ -314,11 +314,7 @@ const (
 // TestSecret looks for forwarded values everywhere but in the memory of those
 // who need them.
 func TestSecret(t *testing.T) {
-	onEach(t, func(t *testing.T, r *rig) {
-		for _, runtime := range runtimes {
-			t.Run(runtime, func(t *testing.T) { testSecret(t, r, runtime) })
-		}
-	})
+	onEachRuntime(t, testSecret)
 }
 
 func testSecret(t *testing.T, r *rig, runtime string) {

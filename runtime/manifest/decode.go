@@ -59,7 +59,7 @@ func (r *reader) mapping(m *ast.MappingNode, v reflect.Value) {
 	}
 	for _, f := range known {
 		if f.required && !given[f.key] {
-			r.add(m, "no %s: give one, as in `%s: dev`", f.key, f.key)
+			r.add(m, "no %s: give one", f.key)
 		}
 	}
 }

@@ -29,6 +29,10 @@ ssh: [{host: git, user: child, key: id}]
 `
 )
 
+func findBottle(name string, dirs ...Dir) (Bottle, error) {
+	return (&family{dirs: dirs}).find(name, 0, nil)
+}
+
 func TestExtends(t *testing.T) {
 	user := files("/u", map[string]string{"bottles/dev.yaml": childText, "agents/x.md": "---\nbottle: dev\n---\n"})
 	etc := files("/etc/carboy", map[string]string{"bottles/base.yaml": baseText})
@@ -53,7 +57,7 @@ func TestExtendsSeveral(t *testing.T) {
 		"bottles/x.yaml": "extends: [a, b]\nworkdir: /x\n", "bottles/a.yaml": "extends: c\nuser: a\nimage: a\nenv: {V: a}\n",
 		"bottles/b.yaml": "extends: c\nbuild: {context: b}\nenv: {V: b}\n", "bottles/c.yaml": "runtime: runc\nworkdir: /c\nuser: c\n",
 	})
-	b, err := FindBottle([]Dir{d}, "x")
+	b, err := findBottle("x", d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +89,7 @@ func TestExtendsErrors(t *testing.T) {
 		{"path", map[string]string{"bottles/x0.yaml": "extends: ../../x\n"}, "/d/bottles/x0.yaml:1: extends:"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := FindBottle([]Dir{files("/d", tt.files)}, "x0")
+			_, err := findBottle("x0", files("/d", tt.files))
 			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -96,11 +100,11 @@ func TestExtendsErrors(t *testing.T) {
 func TestOperatorsBottleHasNoParentOfAUsers(t *testing.T) {
 	user := files("/u", map[string]string{"bottles/base.yaml": "image: evil\n"})
 	etc := files("/etc/carboy", map[string]string{"bottles/dev.yaml": "extends: base\n", "bottles/base.yaml": "image: good\n"})
-	if b, err := FindBottle([]Dir{user, etc}, "dev"); err != nil || b.Image != "good" {
+	if b, err := findBottle("dev", user, etc); err != nil || b.Image != "good" {
 		t.Errorf("%+v, %v", b, err)
 	}
 	etc = files("/etc/carboy", map[string]string{"bottles/dev.yaml": "extends: base\n"})
-	if b, err := FindBottle([]Dir{user, etc}, "dev"); err == nil {
+	if b, err := findBottle("dev", user, etc); err == nil {
 		t.Errorf("%+v", b)
 	}
 }

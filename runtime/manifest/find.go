@@ -67,14 +67,6 @@ func bottleOf(dirs []Dir, i int, a Agent) (Bottle, error) {
 	return b, nil
 }
 
-// FindBottle reads a bottle.
-func FindBottle(dirs []Dir, bottle string) (Bottle, error) {
-	if !name.MatchString(bottle) {
-		return Bottle{}, fmt.Errorf("bottle name %q: %s: %w", cut(bottle), forms["name"].hint, errdefs.ErrInvalidArgument)
-	}
-	return (&family{dirs: dirs}).find(bottle, 0, nil)
-}
-
 func missing(dirs []Dir, what, file string) error {
 	var looked []string
 	for _, d := range dirs {

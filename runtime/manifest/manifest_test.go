@@ -56,7 +56,7 @@ func TestFindErrors(t *testing.T) {
 	}{
 		{"no agent", "x", nil, "looked for /home/u/agents/x.md and /etc/carboy/agents/x.md"},
 		{"path as name", "../x", nil, `agent name "../x"`},
-		{"no front matter", "x", map[string]string{"agents/x.md": "hello"}, "bottle: dev"},
+		{"no front matter", "x", map[string]string{"agents/x.md": "hello"}, "no bottle: give one"},
 		{"no bottle", "x", map[string]string{"agents/x.md": "---\nbottle: y\n---\n"}, "/etc/carboy/bottles/y.yaml"},
 		{"bottle path", "x", map[string]string{"agents/x.md": "---\nbottle: ../y\n---\n"}, `/home/u/agents/x.md:2: bottle: "../y" is no name`},
 		{"unknown key in agent", "x", map[string]string{"agents/x.md": "---\nbottle: y\ncomand: [a]\n---\n"}, `/home/u/agents/x.md:3: unknown key "comand" (did you mean "command"?)`},

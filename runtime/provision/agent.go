@@ -18,7 +18,7 @@ const runDir = "/run/carboy/"
 
 // Agent is what one agent is given.
 type Agent struct {
-	Provider string // one of Providers, or empty for Generic
+	Provider string // Claude, Codex or Generic, which is also empty
 	// User owns what the agent may change, as initproto.Spec.User.
 	User string
 	// Workdir is where its command starts, Root says that it is root there.

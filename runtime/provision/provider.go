@@ -2,6 +2,7 @@ package provision
 
 import (
 	"slices"
+	"strings"
 
 	"carboy/runtime/initproto"
 )
@@ -12,9 +13,6 @@ const (
 	Claude  = "claude"  // Anthropic's Claude Code
 	Codex   = "codex"   // OpenAI's Codex
 )
-
-// Providers are all of them.
-func Providers() []string { return []string{Claude, Codex, Generic} }
 
 // provider is what one kind of agent wants to find, and how it is started.
 type provider struct {
@@ -53,11 +51,11 @@ func (a Agent) Check() error {
 	p, ok := find(a.Provider)
 	switch {
 	case !ok:
-		return invalid("provider %q: choose one of %q", a.Provider, Providers())
+		return invalid("provider %q: choose %s, %s or %s", a.Provider, Claude, Codex, Generic)
 	case a.Permissions != "" && len(p.permissions) == 0:
 		return invalid("permissions: only the providers %s and %s have them", Claude, Codex)
 	case a.Permissions != "" && !slices.Contains(p.permissions, a.Permissions):
-		return invalid("permissions %q: %s knows %q", a.Permissions, a.Provider, p.permissions)
+		return invalid("permissions %q: %s knows %s", a.Permissions, a.Provider, strings.Join(p.permissions, ", "))
 	case a.Model != "" && p.command == nil:
 		return invalid("model: only the providers %s and %s take one", Claude, Codex)
 	case a.RemoteControl && a.Provider != Claude:

@@ -22,7 +22,7 @@ func checkSecrets(plan *runtime.Plan) error {
 		if s.From.Kind != manifest.Prompted {
 			continue
 		}
-		tty, err := openSecretTerminal(s.Name)
+		tty, err := openSecretTerminal(insteadOfAsking(s.Name))
 		if err != nil {
 			return err
 		}
@@ -31,23 +31,28 @@ func checkSecrets(plan *runtime.Plan) error {
 	return nil
 }
 
-// openSecretTerminal is where secrets are typed: stdin may be the agent's. The
-// caller closes it.
-func openSecretTerminal(name string) (*os.File, error) {
+// openSecretTerminal is where secrets are typed: stdin may be the agent's. What
+// to do without one is the error. The caller closes it.
+func openSecretTerminal(otherwise string) (*os.File, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("there is no terminal to ask for %s on: give it by --secret %s=FILE, %s=fd:NUMBER or %s=credential:NAME: %w", name, name, name, name, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("%s: %w", otherwise, errdefs.ErrInvalidArgument)
 	}
 	return tty, nil
 }
 
-func askSecret(ctx context.Context, name, question string) ([]byte, error) {
-	tty, err := openSecretTerminal(name)
+func insteadOfAsking(name string) string {
+	return fmt.Sprintf("there is no terminal to ask for %s on: give it by --secret %s=FILE, %s=fd:NUMBER or %s=credential:NAME", name, name, name, name)
+}
+
+// askSecret asks, or says what to do where there is no terminal.
+func askSecret(ctx context.Context, question, otherwise string) ([]byte, error) {
+	tty, err := openSecretTerminal(otherwise)
 	if err != nil {
 		return nil, err
 	}
 	defer tty.Close()
-	return readSecret(ctx, tty, secretQuestion(name, question))
+	return readSecret(ctx, tty, question)
 }
 
 // readSecret reads a line that the terminal does not show. The terminal is as

@@ -1,7 +1,9 @@
 package cmd
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -55,7 +57,10 @@ type oldAgent struct {
 
 func readClaudeBottle(text []byte) (c claudeBottle, err error) {
 	if err := json.Unmarshal(text, &c); err != nil {
-		return c, fmt.Errorf("not a claude-bottle.json: %w", err)
+		return c, fmt.Errorf("not a claude-bottle.json: %w", inJSON(err))
+	}
+	if len(c.Bottles)+len(c.Agents) == 0 {
+		return c, errors.New("not a claude-bottle.json: it has neither bottles nor agents")
 	}
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(text, &all); err != nil {
@@ -75,6 +80,15 @@ func readClaudeBottle(text []byte) (c claudeBottle, err error) {
 		}
 	}
 	return c, nil
+}
+
+// inJSON names the place in the file instead of types of this program.
+func inJSON(err error) error {
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) {
+		return fmt.Errorf("%s cannot be %s", cmp.Or(kind.Field, "the whole"), kind.Value)
+	}
+	return err
 }
 
 func unknown(prefix string, have map[string]json.RawMessage, known ...string) (names []string) {
@@ -120,7 +134,7 @@ func (x *conversion) all(old claudeBottle) error {
 			return err
 		}
 	}
-	x.note("Claude Code's login was taken from $CLAUDE_BOTTLE_OAUTH_TOKEN: set $CLAUDE_CODE_OAUTH_TOKEN, which is forwarded (through sudo with --preserve-env)")
+	x.note("Claude Code's login was taken from $CLAUDE_BOTTLE_OAUTH_TOKEN: give it to `carboy login claude`, or set $CLAUDE_CODE_OAUTH_TOKEN, which is forwarded (through sudo with --preserve-env)")
 	return nil
 }
 
@@ -251,7 +265,11 @@ func (x *conversion) ssh(b *bottleDraft, what string, old oldSSH) {
 	if s.Port = uint16(n); n == 22 {
 		s.Port = 0
 	}
-	s.KnownHosts = []string{old.KnownHostKey}
+	s.KnownHosts = []string{hostKey(old.KnownHostKey)}
+	if _, err := examine(manifest.Agent{}, manifest.Bottle{Source: what, SSH: []manifest.SSH{manifest.SSH(s)}}); err != nil {
+		x.note("%v: it is left out", err)
+		return
+	}
 	b.SSH = append(b.SSH, s)
 	target := s.HostName
 	if target == "" {
@@ -262,6 +280,14 @@ func (x *conversion) ssh(b *bottleDraft, what string, old oldSSH) {
 	}
 }
 
+// hostKey leaves out the host that a line of known_hosts begins with.
+func hostKey(line string) string {
+	if fields := strings.Fields(line); len(fields) > 2 && strings.HasPrefix(fields[2], "AAAA") {
+		return strings.Join(fields[1:], " ")
+	}
+	return line
+}
+
 // git was a mirror that looked for secrets on the way out; here it is ssh.
 func (x *conversion) git(b *bottleDraft, what string, old oldGit) {
 	u, err := url.Parse(old.Upstream)
@@ -270,10 +296,12 @@ func (x *conversion) git(b *bottleDraft, what string, old oldGit) {
 		return
 	}
 	x.note("%s: git %q has become ssh to %s: nothing looks for secrets in what is pushed", what, old.Name, u.Hostname())
-	if len(old.ExtraHosts) > 0 {
-		x.note("%s: git %q: ExtraHosts have no equivalent", what, old.Name)
+	for _, host := range slices.Sorted(maps.Keys(old.ExtraHosts)) {
+		if host != u.Hostname() {
+			x.note("%s: git %q: the address of %s in ExtraHosts has no equivalent", what, old.Name, host)
+		}
 	}
-	s := oldSSH{Host: u.Hostname(), IdentityFile: old.IdentityFile, User: u.User.Username(), KnownHostKey: old.KnownHostKey, Port: u.Port()}
+	s := oldSSH{Host: u.Hostname(), Hostname: old.ExtraHosts[u.Hostname()], IdentityFile: old.IdentityFile, User: u.User.Username(), KnownHostKey: old.KnownHostKey, Port: u.Port()}
 	if !slices.ContainsFunc(b.SSH, func(have sshDraft) bool { return have.Host == s.Host }) {
 		x.ssh(b, what, s)
 	}

@@ -115,13 +115,18 @@ func checkDrafts(dir manifest.Dir, drafts []draft) error {
 		}
 		return read(path, limit)
 	}
-	var errs []error
-	for _, d := range drafts {
-		if filepath.Base(d.path) != "Dockerfile" {
-			errs = append(errs, validate([]manifest.Dir{dir}, d.path, d.text))
+	for _, ext := range []string{".yaml", ".md"} { // what is wrong with a bottle is said once, not for its agents too
+		var errs []error
+		for _, d := range drafts {
+			if filepath.Ext(d.path) == ext {
+				errs = append(errs, validate([]manifest.Dir{dir}, d.path, d.text))
+			}
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // writeDrafts writes all as the user, or none where one of them is there. A

@@ -33,11 +33,14 @@ runs as him on a copy of his own, and what he may not write is not edited.`,
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			return withDirs(c, func(who invoker.User, dirs []manifest.Dir) error {
-				kind, file := "bottle "+bottle, filepath.Join("bottles", bottle+".yaml")
-				if bottle == "" {
-					kind, file = "agent "+args[0], filepath.Join("agents", args[0]+".md")
+				kind, name, dir, ext := "bottle", bottle, "bottles", ".yaml"
+				if len(args) > 0 {
+					kind, name, dir, ext = "agent", args[0], "agents", ".md"
 				}
-				e, err := findEdit(who, dirs, kind, file)
+				if !manifest.ValidName(name) { // it could lead elsewhere
+					return fmt.Errorf("%s %q: no valid name: %w", kind, name, errdefs.ErrInvalidArgument)
+				}
+				e, err := findEdit(who, dirs, kind+" "+name, filepath.Join(dir, name+ext))
 				if err != nil {
 					return err
 				}
@@ -61,10 +64,6 @@ type edit struct {
 
 // findEdit reads the file that counts, as it is for a start.
 func findEdit(who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, error) {
-	name := filepath.Base(file)
-	if !manifest.ValidName(name[:len(name)-len(filepath.Ext(name))]) {
-		return nil, fmt.Errorf("no valid name: %s: %w", quote(kind), errdefs.ErrInvalidArgument)
-	}
 	for i, d := range dirs {
 		path := filepath.Join(d.Path, file)
 		if d.Project && filepath.Ext(file) == ".yaml" {
@@ -74,8 +73,8 @@ func findEdit(who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, 
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err == nil && d.Project {
-			err = fmt.Errorf("%s is the project's: edit it there, and check it with `carboy validate`", quotePath(path))
+		if err == nil {
+			err = othersToWrite(d, path)
 		}
 		if err != nil {
 			return nil, asRequest(err)
@@ -83,6 +82,18 @@ func findEdit(who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, 
 		return &edit{who: who, dirs: from(dirs, i), path: path, old: text}, nil
 	}
 	return nil, fmt.Errorf("there is no %s; `carboy init` writes a new one: %w", kind, errdefs.ErrInvalidArgument)
+}
+
+// othersToWrite is an error where what is edited would not last, or is nobody's
+// who is trusted.
+func othersToWrite(d manifest.Dir, path string) error {
+	if d.Project {
+		return fmt.Errorf("%s is the project's: edit it there, and check it with `carboy validate`", quotePath(path))
+	}
+	if shipped, err := installedDir("share"); err == nil && d.Path == shipped {
+		return fmt.Errorf("%s came with carboy: `carboy init` writes one of your own, which goes before it", quotePath(path))
+	}
+	return nil
 }
 
 // run changes nothing until the end.
@@ -99,6 +110,9 @@ func (e *edit) run(c *cobra.Command) error {
 		return err
 	}
 	saved, err := e.untilValid(c.Context())
+	if err != nil && e.untouched() {
+		return errors.Join(err, e.who.RemoveAll(dir))
+	}
 	if err != nil {
 		return fmt.Errorf("%w\nnothing was saved; the edited copy is %s", err, e.copy)
 	}
@@ -108,6 +122,12 @@ func (e *edit) run(c *cobra.Command) error {
 		_, err = fmt.Fprintf(c.OutOrStdout(), "%s is as before\n", quotePath(e.path))
 	}
 	return errors.Join(err, e.who.RemoveAll(dir))
+}
+
+// untouched says that an editor left the copy as it was.
+func (e *edit) untouched() bool {
+	text, err := e.who.ReadFile(e.copy, 1<<20)
+	return err == nil && bytes.Equal(text, e.old)
 }
 
 // writable tells before the work that it could not be saved.

@@ -22,37 +22,41 @@ func newImport() *cobra.Command {
 bot-bottle does, and tell what has no equivalent. Nothing is overwritten.`,
 		Args: exactlyOne("a file"),
 		RunE: func(c *cobra.Command, args []string) error {
-			who, err := invoker.Current()
-			if err != nil {
-				return err
-			}
-			dir, err := draftsDir(who, dest)
-			if err != nil {
-				return err
-			}
-			text, err := who.ReadFile(args[0], 1<<20)
-			if err != nil {
-				return asRequest(err)
-			}
-			drafts, notes, err := convert(text, dir, image)
-			if err != nil {
-				return fmt.Errorf("%s: %w", quotePath(filepath.Base(args[0])), err)
-			}
-			if dry {
-				err = printDrafts(c.OutOrStdout(), drafts)
-			} else {
-				err = writeDrafts(c.OutOrStdout(), who, drafts)
-			}
-			for _, n := range notes {
-				_, _ = fmt.Fprintf(c.ErrOrStderr(), "note: %s\n", policy.Visible(n))
-			}
-			return err
+			return importFile(c, args[0], dest, image, dry)
 		},
 	}
 	c.Flags().StringVar(&dest, "dest", "", "`DIR` to write to (default ~/.config/carboy)")
 	c.Flags().StringVar(&image, "image", "", "image of the agents (default one with Claude Code that is built)")
 	c.Flags().BoolVar(&dry, "dry-run", false, "print what would be written")
 	return c
+}
+
+func importFile(c *cobra.Command, file, dest, image string, dry bool) error {
+	who, err := invoker.Current()
+	if err != nil {
+		return err
+	}
+	dir, err := draftsDir(who, dest)
+	if err != nil {
+		return err
+	}
+	text, err := who.ReadFile(file, 1<<20)
+	if err != nil {
+		return asRequest(err)
+	}
+	drafts, notes, err := convert(text, dir, image)
+	if err != nil {
+		return fmt.Errorf("%s: %w", quotePath(filepath.Base(file)), err)
+	}
+	if dry {
+		err = printDrafts(c.OutOrStdout(), drafts)
+	} else {
+		err = writeDrafts(c.OutOrStdout(), who, drafts)
+	}
+	for _, n := range notes {
+		_, _ = fmt.Fprintf(c.ErrOrStderr(), "note: %s\n", policy.Visible(n))
+	}
+	return err
 }
 
 // convert makes drafts of a claude-bottle.json.

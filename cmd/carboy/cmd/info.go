@@ -2,10 +2,8 @@ package cmd
 
 import (
 	"cmp"
-	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -13,7 +11,6 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
-	"carboy/runtime/proxy/policy"
 )
 
 // infoView is what is known about an agent that does not run, in JSON output a
@@ -34,6 +31,9 @@ type infoView struct {
 	Allow    []string           `json:"allow"`
 	Private  []string           `json:"private"`
 	SSH      []string           `json:"ssh"` // hosts
+
+	Intercept []string            `json:"intercept"`
+	Mounts    []runtime.MountPlan `json:"mounts"`
 }
 
 type promptView struct {
@@ -53,14 +53,14 @@ func newInfo() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				v, err := viewInfo(a, b)
+				p, err := examine(a, b)
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					return printJSON(c.OutOrStdout(), v)
+					return printJSON(c.OutOrStdout(), viewInfo(a, p))
 				}
-				return printInfo(c.OutOrStdout(), v)
+				return printInfo(c.OutOrStdout(), a, p)
 			})
 		},
 	}
@@ -79,44 +79,34 @@ func examine(a manifest.Agent, b manifest.Bottle) (*runtime.Plan, error) {
 	return runtime.NewPlan(r)
 }
 
-func viewInfo(a manifest.Agent, b manifest.Bottle) (infoView, error) {
-	p, err := examine(a, b)
-	if err != nil {
-		return infoView{}, err
-	}
+func viewInfo(a manifest.Agent, p *runtime.Plan) infoView {
 	first, _, _ := strings.Cut(a.Prompt, "\n")
 	v := infoView{
-		Name: a.Name, Source: a.Source, Project: a.Project, Provider: a.Provider, Model: a.Model, Command: p.Command, Skills: list(a.Skills),
+		Name: a.Name, Source: a.Source, Project: a.Project, Provider: p.Provider, Model: a.Model, Command: p.Command, Skills: list(a.Skills),
 		Prompt: promptView{utf8.RuneCountInString(a.Prompt), first}, Bottle: *p.Bottle, Image: p.Image,
 		Env: p.Env, Secrets: list(p.Secrets), Allow: p.Allow, Private: p.Private, SSH: []string{},
+		Intercept: p.Intercept, Mounts: list(p.Mounts),
 	}
-	for _, s := range b.SSH {
+	for _, s := range p.SSH {
 		v.SSH = append(v.SSH, s.Host)
 	}
-	return v, nil
+	return v
 }
 
 // list is empty in JSON, and not null.
-func list(l []string) []string { return append([]string{}, l...) }
+func list[T any](l []T) []T { return append([]T{}, l...) }
 
-func printInfo(w io.Writer, v infoView) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	row := func(name, value string) { _, _ = fmt.Fprintf(t, "%s\t%s\n", name, cmp.Or(value, "(none)")) } // Flush tells
-	agent := v.Name + " (" + quote(v.Source) + ")"
-	if v.Project {
-		agent += " BROUGHT BY THE PROJECT"
+// printInfo leaves out what only a start knows: which login there is, where the
+// skills are.
+func printInfo(w io.Writer, a manifest.Agent, p *runtime.Plan) error {
+	r := newRows(w)
+	r.add("agent", agentText(a.Name, a.Source, a.Project))
+	r.add("provider", strings.TrimSpace(p.Provider+" "+quote(a.Model)))
+	if a.Permissions != "" {
+		r.add("permissions", a.Permissions)
 	}
-	row("agent", agent)
-	row("provider", strings.TrimSpace(v.Provider+" "+quote(v.Model)))
-	row("command", cmp.Or(quoteAll(v.Command), "the provider's or the image's"))
-	row("skills", quoteAll(v.Skills))
-	row("prompt", fmt.Sprintf("%d characters: %s", v.Prompt.Characters, policy.Escape(v.Prompt.FirstLine)))
-	row("bottle", bottleText(v.Bottle.Name, v.Bottle.Source, v.Bottle.Parents))
-	row("image", v.Image)
-	row("environment", strings.Join(v.Env, " "))
-	row("secret files", strings.Join(v.Secrets, " "))
-	row("allowed hosts", strings.Join(v.Allow, " "))
-	row("private addresses", strings.Join(v.Private, " "))
-	row("ssh", quoteAll(v.SSH))
-	return t.Flush()
+	r.add("skills", cmp.Or(quoteAll(a.Skills), "(none)"))
+	r.program(p)
+	r.grants(p)
+	return r.Flush()
 }

@@ -15,6 +15,7 @@ import (
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
 	"carboy/runtime/manifest/presets"
+	"carboy/runtime/provision"
 )
 
 // newAgent is what init is told.
@@ -40,25 +41,7 @@ the default. Nothing is overwritten.`,
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			n.name = strings.Join(args, "")
-			who, err := invoker.Current()
-			if err != nil {
-				return err
-			}
-			if err := n.ask(c); err != nil {
-				return err
-			}
-			dir, err := draftsDir(who, n.dest)
-			if err != nil {
-				return err
-			}
-			drafts, err := n.drafts(dir.Path)
-			if err == nil {
-				err = checkDrafts(dir, drafts)
-			}
-			if err != nil {
-				return err
-			}
-			return writeDrafts(c.OutOrStdout(), who, drafts)
+			return n.write(c)
 		},
 	}
 	fl := c.Flags()
@@ -71,6 +54,29 @@ the default. Nothing is overwritten.`,
 	fl.StringVar(&n.dest, "dest", "", "`DIR` to write to (default ~/.config/carboy)")
 	fl.BoolVarP(&n.yes, "yes", "y", false, "ask nothing")
 	return c
+}
+
+// write asks, checks and writes.
+func (n *newAgent) write(c *cobra.Command) error {
+	who, err := invoker.Current()
+	if err != nil {
+		return err
+	}
+	if err := n.ask(c); err != nil {
+		return err
+	}
+	dir, err := draftsDir(who, n.dest)
+	if err != nil {
+		return err
+	}
+	drafts, err := n.drafts(dir.Path)
+	if err == nil {
+		err = checkDrafts(dir, drafts)
+	}
+	if err != nil {
+		return err
+	}
+	return writeDrafts(c.OutOrStdout(), who, drafts)
 }
 
 // ask completes what was told, and refuses what is not known before the next
@@ -90,7 +96,10 @@ func (n *newAgent) ask(c *cobra.Command) error {
 	if !manifest.ValidName(n.name) {
 		return fmt.Errorf("name of the agent %q: use lower-case letters, digits, '.', '_' and '-', at most 40: %w", n.name, errdefs.ErrInvalidArgument)
 	}
-	n.provider = q.text(ctx, "provider (claude, codex, generic)", n.provider, "generic")
+	n.provider = q.text(ctx, "provider (claude, codex, generic)", n.provider, provision.Generic)
+	if err := (provision.Agent{Provider: n.provider}).Check(); err != nil {
+		return err
+	}
 	own := slices.Contains(presets.Names(), n.provider)
 	what := "image"
 	if own {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -42,7 +41,8 @@ gives another; agents that a project brought do not get it unasked.`,
 			if fromStdin {
 				token, err = io.ReadAll(io.LimitReader(os.Stdin, mostSecret))
 			} else {
-				token, err = askSecret(c.Context(), logins[args[0]].variable, logins[args[0]].from)
+				l := logins[args[0]]
+				token, err = askSecret(c.Context(), secretQuestion(l.variable, l.from), "there is no terminal to ask on: give the token on standard input, with --stdin")
 			}
 			if err != nil {
 				return err
@@ -102,7 +102,10 @@ func storeLogin(who invoker.User, path string, token []byte) error {
 // stored is what login has stored, empty without it.
 func stored(who invoker.User) func(variable string) (string, error) {
 	return func(variable string) (string, error) {
-		known := slices.ContainsFunc([]string{provision.Claude, provision.Codex}, func(p string) bool { return logins[p].variable == variable })
+		known := false
+		for _, l := range logins {
+			known = known || l.variable == variable
+		}
 		if !known || who.ConfigDir() == "" {
 			return "", nil
 		}

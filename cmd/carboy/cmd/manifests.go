@@ -17,8 +17,8 @@ import (
 )
 
 // manifestDirs are where manifests are, who wins first: the user's own, read
-// with his rights, the operator's, what came with carboy, and those of a project, which is the current
-// directory unless another is named.
+// with his rights, the operator's, what came with carboy, and those of a
+// project, which is the current directory unless another is named.
 func manifestDirs(who invoker.User, project string) []manifest.Dir {
 	var dirs []manifest.Dir
 	if own := who.ConfigDir(); own != "" {

@@ -15,6 +15,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
+	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
 )
 
@@ -55,7 +56,11 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 	} else if r.TTY, r.Stdin, err = term.streams(f.tty, f.stdin); err != nil {
 		return nil, err
 	}
-	return runtime.NewPlan(r)
+	p, err := runtime.NewPlan(r)
+	if err == nil && f.headless && !p.HasTask && p.Provider != provision.Generic && len(p.Command) == 0 {
+		return nil, fmt.Errorf("--headless: without a person %s needs a task: --prompt TEXT: %w", p.Provider, errdefs.ErrInvalidArgument)
+	}
+	return p, err
 }
 
 // findWorkspace makes the directory that was asked for an absolute path.

@@ -7,82 +7,112 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/docker/go-units"
 
 	"carboy/runtime"
 	"carboy/runtime/provision"
 	"carboy/runtime/proxy"
+	"carboy/runtime/proxy/policy"
 )
+
+// rows are a table of what a plan says.
+type rows struct{ *tabwriter.Writer }
+
+func newRows(w io.Writer) rows { return rows{tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)} }
+
+func (r rows) add(name, value string) { _, _ = fmt.Fprintf(r, "%s\t%s\n", name, value) } // Flush tells
 
 // describe prints names of variables and never their values.
 func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	row := func(name, value string) { _, _ = fmt.Fprintf(t, "%s\t%s\n", name, value) } // Flush tells
-	agent := cmp.Or(p.Agent, "(none)")
-	if p.Source != "" {
-		agent += " (" + quote(p.Source) + ")"
+	r := newRows(w)
+	r.add("agent", agentText(cmp.Or(p.Agent, "(none)"), p.Source, p.Project))
+	if p.Provider != provision.Generic || p.HasTask {
+		r.add("provider", providerText(p))
 	}
-	if p.Project {
-		agent += " BROUGHT BY THE PROJECT"
+	if len(p.Skills) > 0 {
+		r.add("skills", strings.Join(p.Skills, " "))
 	}
-	row("agent", agent)
+	r.program(p)
+	r.add("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
+	if p.Workdir != "" {
+		r.add("working directory", quote(p.Workdir))
+	}
+	if w := p.Workspace; w != nil {
+		r.add("workspace", quote(w.Directory)+" at "+quote(w.Target)+" ("+workspaceText[w.Mode]+")")
+	}
+	r.add("runtime", runtimeText)
+	r.add("proxy", proxyText(p.Proxy))
+	r.grants(p)
+	return r.Flush()
+}
+
+// program is what runs, and what it is told.
+func (r rows) program(p *runtime.Plan) {
 	if b := p.Bottle; b != nil {
-		row("bottle", bottleText(b.Name, b.Source, b.Parents))
+		r.add("bottle", bottleText(b.Name, b.Source, b.Parents))
 	}
-	row("image", p.Image)
+	r.add("image", p.Image)
 	if b := p.Build; b != nil {
-		row("built from", quote(b.Context)+" ("+quote(cmp.Or(b.Dockerfile, "Dockerfile"))+", network "+b.Network+")")
+		r.add("built from", quote(b.Context)+" ("+quote(cmp.Or(b.Dockerfile, "Dockerfile"))+", network "+b.Network+")")
 	}
 	whose := "the image's"
 	if p.Provider != provision.Generic {
 		whose = "the provider's"
 	}
-	if p.Provider != provision.Generic || p.HasTask {
-		row("provider", providerText(p))
+	r.add("command", cmp.Or(quoteAll(p.Command), whose))
+	if p.HasPrompt {
+		r.add("prompt", promptText(p.Prompt()))
 	}
-	row("command", cmp.Or(quoteAll(p.Command), whose))
-	if len(p.Skills) > 0 {
-		row("skills", strings.Join(p.Skills, " "))
-	}
-	row("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
-	if p.Workdir != "" {
-		row("working directory", quote(p.Workdir))
-	}
-	if w := p.Workspace; w != nil {
-		row("workspace", quote(w.Directory)+" at "+quote(w.Target)+" ("+workspaceText[w.Mode]+")")
-	}
+}
+
+// grants are what the bottle holds and reaches.
+func (r rows) grants(p *runtime.Plan) {
 	for _, m := range p.Mounts {
 		how := "read-only"
 		if m.Writable {
 			how = "LIVE: the agent writes to it"
 		}
-		row("mount", quote(m.Source)+" at "+quote(m.Target)+" ("+how+")")
+		r.add("mount", quote(m.Source)+" at "+quote(m.Target)+" ("+how+")")
 	}
-	row("runtime", runtimeText)
-	row("proxy", proxyText(p.Proxy))
-	row("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))
+	r.add("environment", cmp.Or(strings.Join(p.Env, " "), "(none)"))
 	if len(p.Secrets) > 0 {
-		row("secret files", strings.Join(p.Secrets, " "))
+		r.add("secret files", strings.Join(p.Secrets, " "))
 	}
-	row("allowed hosts", cmp.Or(strings.Join(p.Allow, " "), "(none)"))
+	r.add("allowed hosts", cmp.Or(strings.Join(p.Allow, " "), "(none)"))
 	if len(p.Private) > 0 {
-		row("private addresses", strings.Join(p.Private, " "))
+		r.add("private addresses", strings.Join(p.Private, " "))
 	}
 	if len(p.Intercept) > 0 {
-		row("intercepted", strings.Join(p.Intercept, " "))
+		r.add("intercepted", strings.Join(p.Intercept, " "))
 	}
 	if p.DLP != "" {
-		row("dlp", dlpText[p.DLP])
+		r.add("dlp", dlpText[p.DLP])
 	}
 	if g := p.Git; g != nil {
-		row("git", gitText(*g))
+		r.add("git", gitText(*g))
 	}
 	for _, h := range p.SSH {
-		row("ssh", sshText(h))
+		r.add("ssh", sshText(h))
 	}
-	row("limits", limitsText(p.Limits))
-	return t.Flush()
+	r.add("limits", limitsText(p.Limits))
+}
+
+func agentText(name, source string, project bool) string {
+	if source != "" {
+		name += " (" + quote(source) + ")"
+	}
+	if project {
+		name += " BROUGHT BY THE PROJECT"
+	}
+	return name
+}
+
+// promptText says how much an agent is told, and how it begins.
+func promptText(prompt string) string {
+	first, _, _ := strings.Cut(prompt, "\n")
+	return fmt.Sprintf("%d characters: %s", utf8.RuneCountInString(prompt), policy.Escape(first))
 }
 
 // dlpText says what becomes of a message with a secret in it.
@@ -134,6 +164,9 @@ func providerText(p *runtime.Plan) string {
 	}
 	if p.HasTask {
 		text += ", one task"
+	}
+	if p.RemoteControl {
+		text += ", REMOTE CONTROL"
 	}
 	if names := p.LoginNames(); len(names) > 0 {
 		return text + " (no login: none of " + strings.Join(names, ", ") + " is set)"

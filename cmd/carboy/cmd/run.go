@@ -40,6 +40,7 @@ type runFlags struct {
 	idle     time.Duration
 	cwd      bool
 	headless bool
+	tasked   bool     // --prompt was given
 	report   *os.File // of a background process: gets the name of the bottle whose command runs
 }
 
@@ -54,8 +55,8 @@ number for a signal, 126 and 127 for a command that cannot be run or found, 125
 when carboy itself failed, 2 for a wrong request.
 
 AGENT is agents/AGENT.md in ~/.config/carboy of the user who calls (also
-through sudo), in /etc/carboy, or in .carboy of the project. Without one, name an
-image.`,
+through sudo), in /etc/carboy, among those that come with carboy (claude, codex),
+or in .carboy of the project. Without one, name an image.`,
 		Example: `  carboy run --image docker.io/library/busybox -- sh
   carboy run reviewer --allow api.example.com
   carboy run reviewer --dry-run --format json`,
@@ -64,7 +65,7 @@ image.`,
 			if err != nil {
 				return err
 			}
-			f.Command = command
+			f.Command, f.tasked = command, c.Flags().Changed("prompt")
 			return f.run(c, s, agent)
 		},
 	}

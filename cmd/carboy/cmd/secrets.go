@@ -33,7 +33,7 @@ func (s secretReader) fetch(ctx context.Context, want runtime.Secret) ([]byte, e
 	text := want.From.Text
 	switch want.From.Kind {
 	case manifest.Prompted:
-		return askSecret(ctx, want.Name, text)
+		return askSecret(ctx, secretQuestion(want.Name, text), insteadOfAsking(want.Name))
 	case manifest.Credential:
 		return s.credential(text)
 	case manifest.File:

@@ -40,12 +40,8 @@ func (h *handed) passphrase(ctx context.Context, file string) ([]byte, error) {
 	if phrase, ok := h.Passphrases[file]; ok {
 		return bytes.Clone(phrase), nil
 	}
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("it has a passphrase, and there is no terminal to ask for it on: put the key into an ssh-agent, and write `key: agent`: %w", errdefs.ErrInvalidArgument)
-	}
-	defer tty.Close()
-	phrase, err := readSecret(ctx, tty, "passphrase of "+quote(file)+" (not shown): ")
+	phrase, err := askSecret(ctx, "passphrase of "+quote(file)+" (not shown): ",
+		"it has a passphrase, and there is no terminal to ask for it on: put the key into an ssh-agent, and write `key: agent`")
 	if err == nil {
 		h.Passphrases[file] = bytes.Clone(phrase)
 	}

@@ -16,7 +16,7 @@ const longestTask = 128<<10 - 1
 // setTask settles a run without a person: nobody is asked, and the command gets
 // no terminal and no input unless that was asked for.
 func (f *runFlags) setTask() error {
-	f.headless = f.headless || f.Task != ""
+	f.headless = f.headless || f.tasked
 	if !f.headless {
 		return nil
 	}
@@ -36,6 +36,9 @@ func (f *runFlags) setTask() error {
 			return fmt.Errorf("read the task from standard input: %w", err)
 		}
 		f.Task = strings.TrimSpace(string(b))
+	}
+	if f.tasked && f.Task == "" { // an empty variable of a script would start a conversation
+		return fmt.Errorf("the task is empty: give it as --prompt TEXT, or none for a conversation: %w", errdefs.ErrInvalidArgument)
 	}
 	if len(f.Task) > longestTask {
 		return fmt.Errorf("the task is longer than %d bytes: put it into a file of the workspace: %w", longestTask, errdefs.ErrInvalidArgument)

@@ -17,8 +17,9 @@ func newValidate() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "validate [FILE...]",
 		Short: "Check manifests: the named files, or all that there are",
-		Long: `Check manifests: the named files, or all in ~/.config/carboy, /etc/carboy and
-.carboy of the project. Prints those that are valid, tells all that is wrong with
+		Long: `Check manifests: the named files, or all in ~/.config/carboy, /etc/carboy, those
+that come with carboy and .carboy of the project. What they name outside, skills,
+keys and directories, is looked for at a start only. Prints those that are valid, tells all that is wrong with
 the others, and ends with status 2 if there are such.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return withDirs(c, func(who invoker.User, dirs []manifest.Dir) error {
@@ -85,7 +86,8 @@ func validateFile(who invoker.User, dirs []manifest.Dir, path string) error {
 	return asRequest(validateFrom(own, append([]manifest.Dir{own}, dirs...), path))
 }
 
-// validate checks a manifest as a start would.
+// validate checks a manifest as a start would, but for what it names outside:
+// skills, keys, directories.
 func validate(dirs []manifest.Dir, path string, text []byte) error {
 	checked, err := manifest.Check(dirs, path, text)
 	if err != nil {
@@ -95,10 +97,12 @@ func validate(dirs []manifest.Dir, path string, text []byte) error {
 	if checked.Agent != nil {
 		agent = *checked.Agent
 	}
-	if _, err := examine(agent, checked.Bottle); err != nil {
-		return fmt.Errorf("%s: %w", quotePath(path), err)
+	_, err = examine(agent, checked.Bottle)
+	var named *manifest.Fault
+	if err == nil || errors.As(err, &named) {
+		return err
 	}
-	return nil
+	return fmt.Errorf("%s: %w", quotePath(path), err)
 }
 
 func absolute(path string) (string, error) {
