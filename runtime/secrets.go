@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -94,6 +95,10 @@ func (s Secret) check() error {
 		return invalid("environment variable name %q", s.Name)
 	case s.From.Kind == manifest.Credential && !credentialName(s.From.Text):
 		return invalid("%s: credential %q: give its name alone", s.Name, s.From.Text)
+	case s.From.Kind == manifest.Descriptor:
+		if _, err := strconv.ParseUint(s.From.Text, 10, 16); err != nil {
+			return invalid("%s: fd:%s: give the number of a file descriptor", s.Name, s.From.Text)
+		}
 	}
 	return nil
 }
