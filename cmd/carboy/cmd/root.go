@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"carboy/runtime/manifest"
 	"carboy/runtime/version"
@@ -53,6 +54,10 @@ func failedUnlessUsage(err error) error {
 func Main() int {
 	// Containers read what we make for them, whatever the caller's mask is.
 	syscall.Umask(0o022)
+	// Secrets pass through this process: no core dump is to have them.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return report(os.Stderr, fmt.Errorf("set not dumpable: %w", err))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), wanted(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)...)
 	defer stop()
 	root := newRoot()
