@@ -39,6 +39,22 @@ func (p *Plan) knownSecrets() (known []string) {
 	return known
 }
 
+// unspoken are the texts that no log shows, whatever the engine looks for.
+func (p *Plan) unspoken() (all []string) {
+	for _, value := range p.secretValues() {
+		for _, part := range append(leaves(value.text), value.text) {
+			if ordinaryURL(part) {
+				continue
+			}
+			all = append(all, part)
+			if part != value.text || !isJSON(part) { // whose lines are brackets and names of fields
+				all = append(all, strings.Split(part, "\n")...)
+			}
+		}
+	}
+	return all
+}
+
 // Unsearched names the secrets that pipelock cannot look for, of those that have
 // been fetched: they are too short, or the address of a server.
 func (p *Plan) Unsearched() (names []string) {
@@ -70,17 +86,21 @@ func searchable(values []string) []string {
 // leaves are the texts in what is JSON, whose lines are in other JSON too, and
 // else the value itself.
 func leaves(value string) []string {
-	trimmed := strings.TrimSpace(value)
-	if !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[") || !json.Valid([]byte(trimmed)) {
+	if !isJSON(value) {
 		return []string{value}
 	}
-	decoder := json.NewDecoder(strings.NewReader(trimmed))
+	decoder := json.NewDecoder(strings.NewReader(value))
 	decoder.UseNumber() // as it is written
 	var document any
 	if err := decoder.Decode(&document); err != nil {
 		return []string{value}
 	}
 	return texts(document)
+}
+
+func isJSON(value string) bool {
+	trimmed := strings.TrimSpace(value)
+	return (strings.HasPrefix(trimmed, "{") || strings.HasPrefix(trimmed, "[")) && json.Valid([]byte(trimmed))
 }
 
 func texts(document any) (all []string) {
