@@ -119,11 +119,6 @@ func digitsAfter(letter byte) int {
 }
 
 func hex(digits []byte) (uint32, bool) {
-	for _, b := range digits {
-		if !('0' <= b && b <= '9' || 'a' <= b && b <= 'f' || 'A' <= b && b <= 'F') {
-			return 0, false
-		}
-	}
 	n, err := strconv.ParseUint(string(digits), 16, 32)
 	return uint32(n), err == nil
 }
