@@ -25,6 +25,7 @@ import (
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy"
+	"carboy/runtime/veil"
 )
 
 // Bottle is one that this process supervises. It dies with the process.
@@ -84,6 +85,7 @@ func (b *Bottle) startEngine(ctx context.Context) error {
 
 func (b *Bottle) openProxyLog(ctx context.Context) {
 	b.proxyLog = &proxyLog{warn: func(err error) { log.G(ctx).WithError(err).Error("the proxy's log is not complete") },
+		veil: veil.New(b.plan.unspoken()),
 		file: lumberjack.Logger{Filename: b.ProxyLog(), MaxSize: proxyLogSize, MaxBackups: 1}}
 }
 
@@ -91,7 +93,7 @@ func (b *Bottle) openProxyLog(ctx context.Context) {
 // when it is healthy. The one before has ended.
 func (b *Bottle) RestartProxy(ctx context.Context) error {
 	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: b.engineUser(), NotRoot: true}
-	process, err := b.proxy.init.Start(spec, initproto.Streams{Stdout: b.proxyLog, Stderr: b.proxyLog})
+	process, err := b.proxy.init.Start(spec, b.proxyLog.engineStreams())
 	if err != nil {
 		return fmt.Errorf("start proxy %s: %w", b.engine.Name, err)
 	}
@@ -105,6 +107,11 @@ func (b *Bottle) RestartProxy(ctx context.Context) error {
 func (b *Bottle) lastProxyLines() string {
 	if b.proxyLog == nil {
 		return ""
+	}
+	select {
+	case <-b.engineProcess.Ended():
+		b.proxyLog.flush()
+	default: // more of its last line may come
 	}
 	lines := b.proxyLog.tail.lines(10)
 	if len(lines) == 0 {

@@ -2,10 +2,7 @@ package runtime
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -94,72 +91,6 @@ func tlsWords(r Request, b manifest.Bottle) (map[policy.Pattern]string, error) {
 		words[pattern] = cmp.Or(words[pattern], a.TLS)
 	}
 	return words, nil
-}
-
-// knownSecrets are values that must not leave the bottle: those that came from
-// the caller, a file or a credential, and not those that stand in a manifest or
-// on the command line.
-func (p *Plan) knownSecrets() []string {
-	if p.Proxy.Engine != proxy.Pipelock {
-		return nil
-	}
-	var known []string
-	for _, name := range slices.Sorted(maps.Keys(p.secret)) {
-		if p.secret[name] && !ordinaryName(name) {
-			known = append(known, leaves(p.env[name])...)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.secretFiles)) {
-		known = append(known, leaves(string(p.secretFiles[name]))...)
-	}
-	return slices.DeleteFunc(known, func(value string) bool { return len(value) < proxy.ShortestSecret || ordinaryURL(value) })
-}
-
-// leaves are the texts in what is JSON, whose lines are in other JSON too, and
-// else the value itself.
-func leaves(value string) []string {
-	trimmed := strings.TrimSpace(value)
-	if !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[") {
-		return []string{value}
-	}
-	var document any
-	if err := json.Unmarshal([]byte(trimmed), &document); err != nil {
-		return []string{value}
-	}
-	return texts(document)
-}
-
-func texts(document any) (all []string) {
-	switch v := document.(type) {
-	case string:
-		return []string{v}
-	case []any:
-		for _, item := range v {
-			all = append(all, texts(item)...)
-		}
-	case map[string]any:
-		for _, key := range slices.Sorted(maps.Keys(v)) {
-			all = append(all, texts(v[key])...)
-		}
-	}
-	return all
-}
-
-// ordinaryName says that a variable's value is known to everybody, and part of
-// many messages.
-func ordinaryName(name string) bool {
-	ordinary := []string{"LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "HOME", "PATH", "PWD", "USER", "LOGNAME", "SHELL", "EDITOR", "PAGER"}
-	return slices.Contains(ordinary, name) || strings.HasPrefix(name, "LC_")
-}
-
-// ordinaryURL says that a value is the address of a server, as https://api.test/v1:
-// to look for it would stop all that is sent there.
-func ordinaryURL(value string) bool {
-	u, err := url.Parse(value)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return false
-	}
-	return !slices.ContainsFunc(strings.Split(u.Path, "/"), func(part string) bool { return len(part) >= proxy.ShortestSecret })
 }
 
 // newAuthority is zero for a bottle whose proxy opens no TLS. The key exists in

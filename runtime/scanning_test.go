@@ -60,8 +60,38 @@ func TestSecretsFetchedLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := p.knownSecrets()
-	if want := []string{"asked-value", "access-token-1", "long-enough", values["key"], "value-of-a-file"}; !slices.Equal(got, want) {
+	if want := []string{"asked-value", "12345678901", "access-token-1", "long-enough", values["key"], "value-of-a-file"}; !slices.Equal(got, want) {
 		t.Errorf("%q\nwant %q", got, want)
+	}
+}
+
+// TestWhatIsSearched: something of each secret is looked for, or it is named.
+func TestWhatIsSearched(t *testing.T) {
+	for value, want := range map[string]string{
+		"[83749283, 38472938, 1e5]":                                "83749283 38472938",
+		`{"pin": 1234567890123456}`:                                "1234567890123456",
+		`["k3y","s3cr","part3"]`:                                   `["k3y","s3cr","part3"]`,
+		"[\n  \"k3y\",\n  \"s3cret7\"\n]":                          `  "s3cret7"`,
+		`{"sk_live_9f8e7d6c5b4a": true}`:                           "sk_live_9f8e7d6c5b4a",
+		`{"secretkey": true}`:                                      `{"secretkey": true}`,
+		`{"access_token": "abcdefgh", "client-id": 12345678}`:      "abcdefgh 12345678",
+		`{"auths": {"registry1.test:5000": {"auth": "YTpiYw=="}}}`: "YTpiYw==",
+		"abc1 de\nfgh2 ij\nklm3 no":                                "",
+		"abc1 de\nlong-enough\n":                                   "abc1 de\nlong-enough\n",
+		"https://a9f8e7d6c5b4.ngrok.test/x":                        "",
+		"short77":                                                  "", "########": "", "": "",
+	} {
+		p := &Plan{Proxy: ProxyPlan{Engine: proxy.Pipelock}, env: map[string]string{"TOKEN": value}, secret: map[string]bool{"TOKEN": true}}
+		if got := strings.Join(p.knownSecrets(), " "); got != want {
+			t.Errorf("%q: %q, want %q", value, got, want)
+		}
+		if named := len(p.Unsearched()) == 1; named != (want == "" && value != "") {
+			t.Errorf("%q: named %v", value, named)
+		}
+		p.Proxy.Engine = proxy.Allowlist
+		if got := p.Unsearched(); got != nil {
+			t.Errorf("%q: the allowlist engine misses %q", value, got)
+		}
 	}
 }
 

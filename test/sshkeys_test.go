@@ -1,16 +1,17 @@
 package test
 
 import (
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/sys/unix"
 )
 
 // TestSSHKeys lends keys that are locked, and those of the caller's own agent.
@@ -51,6 +52,12 @@ func TestSSHKeys(t *testing.T) {
 	if o := sudo("SSH_AUTH_SOCK=" + roots); o.code != 2 || !strings.Contains(o.stderr, "permission denied (opened as user") {
 		t.Errorf("root's agent: %v", o)
 	}
+	if err := os.Chmod(roots, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if o := sudo("SSH_AUTH_SOCK=" + roots); o.code != 2 || !strings.Contains(o.stderr, "runs as uid 0 and not as user, uid 1500") {
+		t.Errorf("root's agent, open to all: %v", o)
+	}
 	if o := sudo("SSH_AUTH_SOCK="); o.code != 2 || !strings.Contains(o.stderr, "sudo --preserve-env=SSH_AUTH_SOCK carboy") {
 		t.Errorf("no agent: %v", o)
 	}
@@ -89,12 +96,9 @@ func holdKey(t *testing.T, socket string, key sshKey, uid int) string {
 	if err := ring.Add(agent.AddedKey{PrivateKey: private, Comment: "work"}); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenAs(t, socket, uid)
 	t.Cleanup(func() { _ = l.Close() })
-	if err := errors.Join(os.Chown(socket, uid, -1), os.Chmod(socket, 0o600)); err != nil {
+	if err := os.Chmod(socket, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -110,4 +114,25 @@ func holdKey(t *testing.T, socket string, key sshKey, uid int) string {
 		}
 	}()
 	return socket
+}
+
+// listenAs is a socket of a user's: the kernel tells a peer who called listen(2).
+func listenAs(t *testing.T, path string, uid int) (l net.Listener) {
+	t.Helper()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		goruntime.LockOSThread() // and never unlocked: the thread ends, with its uid
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+			err = errno
+			return
+		}
+		l, err = net.Listen("unix", path)
+	}()
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }

@@ -32,6 +32,7 @@ type Event struct {
 	Key     string    `json:"key,omitempty"` // fingerprint
 	Host    string    `json:"host,omitempty"`
 	User    string    `json:"user,omitempty"`
+	Omitted int       `json:"omitted,omitempty"` // refusals before it that have no line
 }
 
 // Log is a record. Its methods may be called from any goroutine.

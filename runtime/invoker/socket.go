@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DialUnix connects to a socket with the user's rights. The server sees the
-// caller's uid: the kernel tells it that, and not the rights to files.
+// DialUnix connects to a socket of the user's, with the user's rights. The
+// server sees the caller's uid, the kernel tells it that and not the rights to
+// files: so it has to run as the user.
 func (u User) DialUnix(path string) (*net.UnixConn, error) {
 	at, err := u.open(path, unix.O_PATH)
 	if err != nil {
@@ -39,7 +40,26 @@ func (u User) DialUnix(path string) (*net.UnixConn, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("%s is no unix socket", path), conn.Close())
 	}
+	if err := u.checkServer(fd); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), conn.Close())
+	}
 	return unixConn, nil
+}
+
+// checkServer refuses one of somebody else's: it takes this process, by its uid,
+// for root.
+func (u User) checkServer(fd int) error {
+	if os.Geteuid() == u.UID {
+		return nil
+	}
+	server, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return err
+	}
+	if int(server.Uid) != u.UID {
+		return fmt.Errorf("the program behind it runs as uid %d and not as %s, uid %d: %w", server.Uid, u.Name, u.UID, fs.ErrPermission)
+	}
+	return nil
 }
 
 // BehindSudo says whether the user called this process by sudo.

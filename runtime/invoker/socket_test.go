@@ -7,18 +7,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// greeter is a socket that says hello.
+// greeter is a socket that says hello, of a server that runs as that user.
 func greeter(t *testing.T, path string, uid int) {
 	t.Helper()
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenAs(t, path, uid)
 	t.Cleanup(func() { _ = l.Close() })
 	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, -1)); err != nil {
 		t.Fatal(err)
@@ -35,10 +33,58 @@ func greeter(t *testing.T, path string, uid int) {
 	}()
 }
 
+// listenAs is a socket of a user's: the kernel tells a peer who called listen(2).
+func listenAs(t *testing.T, path string, uid int) (l net.Listener) {
+	t.Helper()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		goruntime.LockOSThread() // and never unlocked: the thread ends, with its uid
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+			err = errno
+			return
+		}
+		l, err = net.Listen("unix", path)
+	}()
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestDialUnixWantsTheUsersServer: root's service would take the caller for
+// root.
+func TestDialUnixWantsTheUsersServer(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		server int
+		taken  bool
+	}{"roots": {0, false}, "another's": {65533, false}, "mine": {65534, true}} {
+		path := filepath.Join(dir, name)
+		greeter(t, path, tc.server)
+		if err := os.Chmod(path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := User{UID: 65534, GID: 65534, Name: "nobody"}.DialUnix(path)
+		if (err == nil) != tc.taken || err != nil && !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if conn != nil {
+			_ = conn.Close()
+		}
+	}
+}
+
 func TestDialUnixHasTheUsersRights(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
-	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755)); err != nil {
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
 	}
 	mine, roots := filepath.Join(dir, "mine"), filepath.Join(dir, "roots")

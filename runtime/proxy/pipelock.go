@@ -172,6 +172,9 @@ const (
 	longestSecret = 4096 // bytes
 )
 
+// Searchable says that pipelock can look for a value, or for a part of it.
+func Searchable(value string) bool { return len(secretLines([]string{value})) > 0 }
+
 // secretLines are the values as lines of a secrets file, of which blanks at the
 // ends are cut off and those that begin with # are passed over. It finds what is
 // part of a message, so that a part of a secret stands for all of it.

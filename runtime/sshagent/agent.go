@@ -12,6 +12,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/time/rate"
@@ -38,14 +40,18 @@ type Agent struct {
 	record     func(audit.Event) error
 	requests   *rate.Limiter
 	signatures *rate.Limiter
+	refusals   *rate.Limiter // that are recorded
+	omitted    atomic.Int64  // refusals since the last record
 }
 
-// New makes an agent that tells record of every signature before it is given.
+// New makes an agent that tells record of every signature before it is given,
+// and of refusals unless there are many.
 func New(grants []Grant, record func(audit.Event) error) *Agent {
 	return &Agent{grants: grants, record: record,
 		// Far above what git and ssh need, in any second and at once: they bound
 		// the work and the record that a hostile bottle can cause.
-		requests: rate.NewLimiter(100, 1000), signatures: rate.NewLimiter(1, 60)}
+		requests: rate.NewLimiter(100, 1000), signatures: rate.NewLimiter(1, 60),
+		refusals: rate.NewLimiter(rate.Every(time.Minute), 10)}
 }
 
 // longestMessage is in bytes: keys and signatures of 16384 bits fit.

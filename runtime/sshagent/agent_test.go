@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/time/rate"
 
 	"carboy/runtime/audit"
 )
@@ -152,6 +153,7 @@ func TestLoginIsSigned(t *testing.T) {
 
 func TestNothingElseIsSigned(t *testing.T) {
 	s := newStage(t)
+	s.agent.refusals.SetLimit(rate.Inf) // a line for each
 	stranger, _ := keyOf(t, "stranger")
 	good := loginOf("git-session", "git", s.one)
 	with := func(f func(*request)) []byte {
@@ -279,6 +281,19 @@ func TestUnrecordedIsUnsigned(t *testing.T) {
 	}
 }
 
+func signRequest(key Key, data []byte) []byte {
+	return ssh.Marshal(struct {
+		Key   []byte `sshtype:"13"`
+		Data  []byte
+		Flags uint32
+	}{key.Public.Marshal(), data, 0})
+}
+
+// gitSession is a connection on which the host git has proved a session.
+func (s *stage) gitSession() *session {
+	return &session{agent: s.agent, bound: map[string][]byte{"git-session": s.git.PublicKey().Marshal()}}
+}
+
 // TestSignaturesAreBounded: one more than the bound has to wait, and leaves no
 // line in the record.
 func TestSignaturesAreBounded(t *testing.T) {
@@ -288,14 +303,39 @@ func TestSignaturesAreBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	session := session{agent: s.agent, bound: map[string][]byte{}}
-	answer := session.answer(ctx, ssh.Marshal(struct {
-		Key   []byte `sshtype:"13"`
-		Data  []byte
-		Flags uint32
-	}{s.one.Public.Marshal(), nil, 0}))
+	answer := s.gitSession().answer(ctx, signRequest(s.one, ssh.Marshal(loginOf("git-session", "git", s.one))))
 	if answer[0] != agentFailure || len(s.events) != 0 {
 		t.Errorf("answer %v, recorded %v", answer, s.events)
+	}
+}
+
+// TestNonsenseCostsNothing: refusals leave the honest their signatures, and the
+// record few lines.
+func TestNonsenseCostsNothing(t *testing.T) {
+	s := newStage(t)
+	stranger, _ := keyOf(t, "stranger")
+	bad := [][]byte{
+		signRequest(s.one, []byte("no login")), signRequest(stranger, ssh.Marshal(loginOf("git-session", "git", stranger))),
+		signRequest(s.one, ssh.Marshal(loginOf("git-session", "root", s.one))),
+	}
+	session := s.gitSession()
+	before := s.agent.signatures.Tokens()
+	const many = 1000
+	for i := range many {
+		if answer := session.answer(t.Context(), bad[i%len(bad)]); answer[0] != agentFailure {
+			t.Fatalf("answer %v", answer)
+		}
+	}
+	if after := s.agent.signatures.Tokens(); after < before {
+		t.Errorf("%v signatures are left of %v", after, before)
+	}
+	lines := s.agent.refusals.Burst()
+	if len(s.events) != lines {
+		t.Errorf("%d lines for %d refusals", len(s.events), many)
+	}
+	answer := session.answer(t.Context(), signRequest(s.one, ssh.Marshal(loginOf("git-session", "git", s.one))))
+	if last := s.events[len(s.events)-1]; answer[0] == agentFailure || last.Verdict != audit.Allow || last.Omitted != many-lines {
+		t.Errorf("answer %v, recorded %+v", answer, last)
 	}
 }
 
@@ -316,11 +356,7 @@ func FuzzAnswer(f *testing.F) {
 	s := newStage(f)
 	signed := ssh.Marshal(loginOf("session", "git", s.one))
 	f.Add([]byte{requestIdentities})
-	f.Add(ssh.Marshal(struct {
-		Key   []byte `sshtype:"13"`
-		Data  []byte
-		Flags uint32
-	}{s.one.Public.Marshal(), signed, 0}))
+	f.Add(signRequest(s.one, signed))
 	f.Add(ssh.Marshal(struct {
 		Name string `sshtype:"27"`
 		Rest []byte `ssh:"rest"`

@@ -77,15 +77,20 @@ func (s *session) sign(ctx context.Context, request []byte) ([]byte, error) {
 	if err := ssh.Unmarshal(request, &m); err != nil {
 		return nil, err
 	}
+	event := audit.Event{Event: "ssh-sign", Verdict: audit.Deny}
+	grant, err := s.allow(m.Key, m.Data, &event)
+	if err != nil {
+		return nil, errors.Join(err, s.agent.refused(event, err))
+	}
 	if err := s.agent.signatures.Wait(ctx); err != nil {
 		return nil, err
 	}
-	event := audit.Event{Event: "ssh-sign", Verdict: audit.Deny}
-	signature, err := s.signLogin(m.Key, m.Data, agent.SignatureFlags(m.Flags), &event)
+	event.Verdict = audit.Allow
+	signature, err := grant.Key.sign(m.Data, agent.SignatureFlags(m.Flags))
 	if err != nil {
-		event.Reason = policy.Escape(err.Error())
+		event.Verdict, event.Reason = audit.Fail, policy.Escape(err.Error())
 	}
-	if err := errors.Join(err, s.agent.record(event)); err != nil {
+	if err := errors.Join(err, s.agent.note(event)); err != nil {
 		return nil, err
 	}
 	return ssh.Marshal(struct {
@@ -93,8 +98,8 @@ func (s *session) sign(ctx context.Context, request []byte) ([]byte, error) {
 	}{ssh.Marshal(signature)}), nil
 }
 
-// signLogin fills in what is known of the event.
-func (s *session) signLogin(key, data []byte, flags agent.SignatureFlags, e *audit.Event) (*ssh.Signature, error) {
+// allow finds the grant for a login, and fills in what is known of the event.
+func (s *session) allow(key, data []byte, e *audit.Event) (*Grant, error) {
 	login, err := parseLogin(data)
 	if err != nil {
 		return nil, err
@@ -104,15 +109,25 @@ func (s *session) signLogin(key, data []byte, flags agent.SignatureFlags, e *aud
 	if grant != nil {
 		e.Key, e.Host = ssh.FingerprintSHA256(grant.Key.Public), grant.Host.Name
 	}
-	if err != nil {
-		return nil, err
+	return grant, err
+}
+
+// refused costs none of the signatures that others wait for, and a line of the
+// record only now and then: a hostile bottle asks for nonsense for as long as it
+// lives.
+func (a *Agent) refused(e audit.Event, why error) error {
+	if !a.refusals.Allow() {
+		a.omitted.Add(1)
+		return nil
 	}
-	e.Verdict = audit.Fail
-	signature, err := grant.Key.sign(data, flags)
-	if err == nil {
-		e.Verdict = audit.Allow
-	}
-	return signature, err
+	e.Reason = policy.Escape(why.Error())
+	return a.note(e)
+}
+
+// note records an event and how many there was no line for.
+func (a *Agent) note(e audit.Event) error {
+	e.Omitted = int(a.omitted.Swap(0))
+	return a.record(e)
 }
 
 // decide returns the grant that allows a login, or an error beside the grant

@@ -90,6 +90,9 @@ func (r rows) grants(p *runtime.Plan) {
 	if p.DLP != "" {
 		r.add("dlp", dlpText[p.DLP])
 	}
+	if names := p.Unsearched(); len(names) > 0 {
+		row("dlp misses", strings.Join(names, " ")+" ("+unsearchable+")")
+	}
 	if g := p.Git; g != nil {
 		r.add("git", gitText(*g))
 	}
@@ -120,6 +123,8 @@ var dlpText = map[string]string{
 	proxy.Block: "block secrets in plain HTTP and in what is intercepted",
 	proxy.Warn:  "log secrets in plain HTTP and in what is intercepted, and block those in a URL",
 }
+
+const unsearchable = "too short to look for, or the address of a server"
 
 // bottleText says where what a bottle may do is written.
 func bottleText(name, source string, parents []string) string {

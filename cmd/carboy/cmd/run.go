@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -232,7 +233,12 @@ func (f *runFlags) resolve(ctx context.Context, plan *runtime.Plan, who invoker.
 	if f.report != nil {
 		return receive(ctx, plan)
 	}
-	return gather(ctx, plan, who)
+	shown := plan.Unsearched()
+	secrets, err := gather(ctx, plan, who)
+	if more := slices.DeleteFunc(plan.Unsearched(), func(name string) bool { return slices.Contains(shown, name) }); len(more) > 0 {
+		fmt.Fprintf(os.Stderr, "WARNING: dlp misses %s (%s)\n", strings.Join(more, " "), unsearchable)
+	}
+	return secrets, err
 }
 
 // build makes the agent's image and returns its digest.
