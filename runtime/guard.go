@@ -22,7 +22,9 @@ import (
 // on the live directory finds it read-only, where it is there. All of it is at
 // the top, whole: what is above a mount could be moved away with it. Of .git no
 // part can be left out, as one new file, commondir, leads git elsewhere.
-var guarded = []string{".git", ".envrc", ".mcp.json", ".claude", ".vscode", ".idea", ".husky", ".carboy"}
+var guarded = []string{
+	".git", ".envrc", ".mcp.json", ".claude", ".codex", ".agents", ".cursor", ".gemini", ".vscode", ".idea", ".husky", ".carboy",
+}
 
 // bindWorkspace shows the live directory.
 func (b *Bottle) bindWorkspace(owner workspace.Owner) (err error) {

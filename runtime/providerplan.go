@@ -11,6 +11,9 @@ import (
 // setProvider settles what kind of agent it is and what its program is told. It
 // comes after the environment, which may hold its login already.
 func (p *Plan) setProvider(r Request, a manifest.Agent) error {
+	if err := checkCommand(a); err != nil {
+		return err
+	}
 	p.provision = provision.Agent{
 		Provider: cmp.Or(r.Provider, a.Provider, provision.Generic), Prompt: a.Prompt, Skills: r.Skills,
 		Model: cmp.Or(r.Model, a.Model), Permissions: a.Permissions, Args: a.Args, Task: r.Task, RemoteControl: r.RemoteControl,
@@ -19,17 +22,37 @@ func (p *Plan) setProvider(r Request, a manifest.Agent) error {
 	if err := g.Check(); err != nil {
 		return err
 	}
-	p.Provider, p.Model, p.Permissions, p.HasPrompt, p.HasTask = g.Provider, g.Model, g.Permissions, g.Prompt != "", g.Task != ""
+	p.Provider, p.HasPrompt, p.HasTask = g.Provider, g.Prompt != "", g.Task != ""
+	if len(p.Command) == 0 { // else nobody is told
+		p.Model, p.Permissions = g.Model, g.Permissions
+	}
 	p.RemoteControl = g.RemoteControl
 	for _, s := range r.Skills {
 		p.Skills = append(p.Skills, s.Name)
 	}
-	if own := g.Provider != provision.Generic; own && len(p.Command) > 0 && (p.HasTask || g.RemoteControl) {
-		return invalid("a task and remote control are for the program of provider %s: here is another command, put it there", g.Provider)
+	if own := g.Provider != provision.Generic; own && len(p.Command) > 0 && (p.HasTask || g.RemoteControl || r.Model != "") {
+		return invalid("a task, a model and remote control are for the program of provider %s: here is another command, put it there", g.Provider)
 	} else if !own && len(a.Args) > 0 {
 		return fault(a.Source, invalid("args are for a provider's program: put them into the command"))
 	}
 	return p.addLogin(r)
+}
+
+// checkCommand refuses a manifest that names a command, and what only the
+// provider's would be told.
+func checkCommand(a manifest.Agent) error {
+	if len(a.Command) == 0 {
+		return nil
+	}
+	for _, key := range []struct {
+		name  string
+		given bool
+	}{{"permissions", a.Permissions != ""}, {"model", a.Model != ""}, {"args", len(a.Args) > 0}} {
+		if key.given {
+			return invalid("%s: %s is for a provider's own program, and command names another: put it into the command", a.Source, key.name)
+		}
+	}
+	return nil
 }
 
 // addLogin forwards what logs the provider's program in, where the caller has

@@ -304,7 +304,10 @@ func TestWorkspaceOverlay(t *testing.T) {
 func TestWorkspaceBind(t *testing.T) {
 	r := newRig(t, 1)
 	for _, runtime := range runtimes {
-		dir := project(t, map[string]string{"a": "a\n", ".git/config": "[core]\n", ".git/HEAD": "ref\n", ".envrc": "x\n", ".claude/settings.json": "{}\n"})
+		kept := map[string]string{".git/HEAD": "ref\n", ".git/config": "[core]\n", ".envrc": "x\n", ".claude/settings.json": "{}\n",
+			".codex/config.toml": "c\n", ".agents/x": "g\n", ".cursor/mcp.json": "m\n", ".gemini/settings.json": "s\n"}
+		dir := project(t, kept)
+		put(t, filepath.Join(dir, "a"), "a\n")
 		work := bottle("--runtime", runtime, "--workspace", dir, "--workspace-mode", "bind")
 		if o := r.run(t, append(work, "--", "true")...); o.code == 0 || !strings.Contains(o.stderr, "belongs to root") {
 			t.Errorf("%s: root's directory: %v", runtime, o)
@@ -349,6 +352,7 @@ func TestWorkspaceBind(t *testing.T) {
 			"echo >>.git/config", "mkdir .git/hooks", "mv .git other", "rm .git/config", "echo h >.git/HEAD", "chmod 777 .git", "mv .git/HEAD .git/x",
 			"echo .. >.git/commondir", "mkdir .git/evil", "ln .git/config b && echo >>b", "echo >>.envrc", "rm .envrc", "mv a .envrc",
 			"mv .claude .old", "echo >.claude/settings.json", "echo >.claude/settings.local.json", "rm -r .claude",
+			"echo >.codex/config.toml", "echo >.agents/new", "mv .cursor .old", "rm -r .gemini",
 		}
 		script := "stat -c %u a; echo more >>a; echo n >new; cat .git/HEAD .claude/settings.json\n"
 		for _, attempt := range attempts {
@@ -357,7 +361,8 @@ func TestWorkspaceBind(t *testing.T) {
 		if o := as("65534", append(work, "--", "sh", "-c", script+"true")...); o.code != 0 || o.stdout != "1000\nref\n{}\n" || !strings.Contains(o.stderr, "WARNING") || strings.Contains(o.stderr, "carboy diff") {
 			t.Errorf("%s: %v", runtime, o)
 		}
-		for name, want := range map[string]string{"a": "a\nmore\n", "new": "n\n", ".git/HEAD": "ref\n", ".git/config": "[core]\n", ".envrc": "x\n", ".claude/settings.json": "{}\n"} {
+		kept["a"], kept["new"] = "a\nmore\n", "n\n"
+		for name, want := range kept {
 			text, err := os.ReadFile(filepath.Join(dir, name))
 			info, statErr := os.Stat(filepath.Join(dir, name))
 			if err != nil || statErr != nil || string(text) != want || info.Sys().(*syscall.Stat_t).Uid != 65534 {

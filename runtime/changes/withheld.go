@@ -33,20 +33,10 @@ func withheld(c Change) bool {
 // commanding is what other programs take commands from, in any directory. It is
 // part of projects, and written when its user agrees.
 var commanding = []string{
-	".envrc", ".mcp.json", ".claude/settings.json", ".claude/settings.local.json", ".vscode", ".idea", ".husky", ".carboy",
+	".envrc", ".mcp.json", ".claude", ".codex", ".agents", ".cursor", ".gemini", ".vscode", ".idea", ".husky", ".carboy",
 }
 
 // Commands says that programs of the host may run what this change says.
 func (c Change) Commands() bool {
-	path := strings.ToLower(c.Path) + "/"
-	for _, name := range commanding {
-		if strings.Contains("/"+path, "/"+name+"/") {
-			return true
-		}
-		dir, _, deep := strings.Cut(name, "/")
-		if deep && c.Type == "link" && strings.HasSuffix("/"+path, "/"+dir+"/") { // to a directory that holds it
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(strings.Split(strings.ToLower(c.Path), "/"), func(part string) bool { return slices.Contains(commanding, part) })
 }

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -27,11 +29,13 @@ type File struct {
 	Data       []byte
 }
 
-// Bounds of one skill: a file has to fit a frame to carboy-init.
+// Bounds, sizes in bytes: a file has to fit a frame to carboy-init.
 const (
-	mostFiles   = 512
+	mostSkills  = 32  // of an agent
+	mostEntries = 512 // of a skill
 	longestFile = 2 << 20
-	longestAll  = 32 << 20
+	longest     = 32 << 20 // skill
+	longestAll  = 64 << 20 // of an agent's
 )
 
 // Name is what the directory of a skill can be called.
@@ -45,26 +49,49 @@ func CheckName(s string) error {
 	return nil
 }
 
-// Read reads the skill whose directory is dir. Links that lead out of it,
-// devices and the like are errors of class errdefs.ErrInvalidArgument.
-func Read(dir *os.Root, skill string) (Skill, error) {
+// CheckNames refuses more skills than an agent has, and one that is named twice.
+func CheckNames(names []string) error {
+	if len(names) > mostSkills {
+		return fmt.Errorf("%d skills: an agent has at most %d: %w", len(names), mostSkills, errdefs.ErrInvalidArgument)
+	}
+	for i, s := range names {
+		if err := CheckName(s); err != nil {
+			return err
+		}
+		if slices.Contains(names[:i], s) {
+			return fmt.Errorf("skill %q is named twice: %w", s, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// Reader reads the skills of one agent, whose sizes count together.
+type Reader struct {
+	Links bool // follow those that stay within a skill, else refuse them all
+	total int
+}
+
+// Read reads the skill whose directory is dir, and never more than fits. Links
+// that are not followed, devices and the like are errors of class
+// errdefs.ErrInvalidArgument.
+func (r *Reader) Read(dir *os.Root, skill string) (Skill, error) {
 	s := Skill{Name: skill}
-	total := 0
-	err := fs.WalkDir(dir.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+	left, entries := min(longest, longestAll-r.total), 0
+	err := fs.WalkDir(listing{dir}, ".", func(path string, d fs.DirEntry, err error) error {
+		if entries++; err == nil && entries > mostEntries+1 { // and dir itself
+			err = fmt.Errorf("more than %d files and directories", mostEntries)
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
-		f, err := read(dir, path)
-		if err != nil {
-			return err
+		if d.Type() == fs.ModeSymlink && !r.Links {
+			return fmt.Errorf("%q is a link: in a project none is followed", path)
 		}
-		s.Files = append(s.Files, f)
-		if total += len(f.Data); total > longestAll || len(s.Files) > mostFiles {
-			return fmt.Errorf("more than %d files or %d MiB", mostFiles, longestAll>>20)
-		}
-		return nil
+		f, err := read(dir, path, left)
+		s.Files, left, r.total = append(s.Files, f), left-len(f.Data), r.total+len(f.Data)
+		return err
 	})
-	if err == nil && !s.has("SKILL.md") {
+	if err == nil && !slices.ContainsFunc(s.Files, func(f File) bool { return f.Path == "SKILL.md" }) {
 		err = errors.New("there is no SKILL.md in it")
 	}
 	if err != nil {
@@ -73,17 +100,29 @@ func Read(dir *os.Root, skill string) (Skill, error) {
 	return s, nil
 }
 
-func (s Skill) has(path string) bool {
-	for _, f := range s.Files {
-		if f.Path == path {
-			return true
-		}
-	}
-	return false
+// listing lists no more of a directory than is too much.
+type listing struct{ *os.Root }
+
+func (l listing) Open(name string) (fs.File, error) {
+	return l.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
-// read follows links that stay within the skill, and never waits.
-func read(dir *os.Root, path string) (_ File, err error) {
+func (l listing) ReadDir(name string) ([]fs.DirEntry, error) {
+	f, err := l.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list, err := f.ReadDir(mostEntries + 1)
+	if errors.Is(err, io.EOF) {
+		err = nil // it is empty
+	}
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return list, err
+}
+
+// read never waits, and follows links that stay within the skill.
+func read(dir *os.Root, path string, left int) (_ File, err error) {
 	f, err := dir.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return File{}, err
@@ -93,9 +132,17 @@ func read(dir *os.Root, path string) (_ File, err error) {
 	if err != nil {
 		return File{}, err
 	}
-	if !st.Mode().IsRegular() || st.Size() > longestFile {
-		return File{}, fmt.Errorf("%q is not a regular file of at most %d MiB", path, longestFile>>20)
+	if !st.Mode().IsRegular() {
+		return File{}, fmt.Errorf("%q is not a regular file", path)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, longestFile))
-	return File{Path: path, Executable: st.Mode()&0o111 != 0, Data: data}, err
+	data, err := io.ReadAll(io.LimitReader(f, int64(min(longestFile, left))+1))
+	switch {
+	case err != nil:
+		return File{}, err
+	case len(data) > longestFile:
+		return File{}, fmt.Errorf("%q is larger than %d MiB", path, longestFile>>20)
+	case len(data) > left:
+		return File{}, fmt.Errorf("it is larger than %d MiB, or an agent's skills are larger than %d MiB together", longest>>20, longestAll>>20)
+	}
+	return File{Path: path, Executable: st.Mode()&0o111 != 0, Data: data}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
+	"carboy/runtime/skill"
 )
 
 // infoView is what is known about an agent that does not run, in JSON output a
@@ -72,6 +73,9 @@ func newInfo() *cobra.Command {
 // examine is the plan of manifests alone, in which all variables of the caller
 // are there, and a bottle that only others extend has an image.
 func examine(a manifest.Agent, b manifest.Bottle) (*runtime.Plan, error) {
+	if err := skill.CheckNames(a.Skills); err != nil {
+		return nil, err
+	}
 	r := runtime.Request{Agent: &a, Bottle: &b, Lookup: func(string) (string, bool) { return "", true }}
 	if a.Name == "" && b.Image == "" && b.Build == nil {
 		r.Image = "scratch"

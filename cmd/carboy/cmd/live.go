@@ -46,7 +46,7 @@ func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.P
 	defer func() {
 		// The exit code stays the command's; what is left is told.
 		if downErr := bottle.Down(ctx); downErr != nil {
-			fmt.Fprintf(os.Stderr, "carboy: %v\n", downErr)
+			fmt.Fprintf(os.Stderr, "carboy: %s\n", words(downErr))
 		}
 		if plan.Workspace != nil && host.HasResult(ctx, bottle.Instance) {
 			fmt.Fprintf(os.Stderr, "carboy: the agent changed its workspace: `carboy diff %s` shows it, `carboy apply %s` takes it over\n", bottle.Name, bottle.Name)
@@ -85,7 +85,7 @@ func inForeground(ctx context.Context, b *runtime.Bottle, o supervise.Options, p
 	}
 	defer restore()
 	o.Streams, o.Size = streams, term.size()
-	o.Say = func(err error) { fmt.Fprintf(os.Stderr, "carboy: %v%s", words(err), term.newline(plan.TTY)) }
+	o.Say = func(err error) { fmt.Fprintf(os.Stderr, "carboy: %s%s", words(err), term.newline(plan.TTY)) }
 	if plan.TTY {
 		o.Follow = term.follow
 	}

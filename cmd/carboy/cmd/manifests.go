@@ -104,6 +104,9 @@ func (p projectFiles) open(path string, flags int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if flags&unix.O_DIRECTORY != 0 {
+		rel += "/." // or a link would be no directory, which says less
+	}
 	top, err := p.who.OpenDir(p.top)
 	if err != nil {
 		return nil, err

@@ -91,7 +91,7 @@ func (r rows) grants(p *runtime.Plan) {
 		r.add("dlp", dlpText[p.DLP])
 	}
 	if names := p.Unsearched(); len(names) > 0 {
-		row("dlp misses", strings.Join(names, " ")+" ("+unsearchable+")")
+		r.add("dlp misses", strings.Join(names, " ")+" ("+unsearchable+")")
 	}
 	if g := p.Git; g != nil {
 		r.add("git", gitText(*g))

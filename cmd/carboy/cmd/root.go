@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
@@ -94,7 +96,7 @@ func report(w io.Writer, err error) int {
 }
 
 // words is an error as a person reads it: the class at the end of a line is for
-// programs, and what to do stands before it.
+// programs, and what to do stands before it. It is safe for a terminal.
 func words(err error) string {
 	classes := []error{
 		errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable, errdefs.ErrAlreadyExists,
@@ -109,7 +111,22 @@ func words(err error) string {
 			lines[i] = strings.TrimSuffix(lines[i], ": "+class.Error())
 		}
 	}
-	return strings.Join(lines, "\n")
+	return plain(strings.Join(lines, "\n"))
+}
+
+// plain makes text safe for a terminal in which somebody may have chosen a name:
+// no control characters but newlines and tabs, and no marks, such as those that
+// turn the direction of writing, that are not seen themselves.
+func plain(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 func newRoot() *cobra.Command {

@@ -20,6 +20,7 @@ func TestWords(t *testing.T) {
 		{fmt.Errorf("use the other: %w", errdefs.ErrPermissionDenied), "use the other"},
 		{fmt.Errorf("it is there: %w", errdefs.ErrAlreadyExists), "it is there"},
 		{fmt.Errorf("write %q: %w", "ro/f", unix.EACCES), `write "ro/f": permission denied`},
+		{fmt.Errorf("open \x1b]0;me\a\u009b2J\x9b\r\x7f\u202ename\u2066\u200b\ttab\nnäme: %w", errdefs.ErrInvalidArgument), `open \x1b]0;me\a\u009b2J` + "\ufffd" + `\r\x7f\u202ename\u2066\u200b` + "\ttab\nnäme"},
 		{errors.Join(fmt.Errorf("a: %w", unix.EACCES), fmt.Errorf("b: %w", errdefs.ErrUnavailable)), "a: permission denied\nb"},
 	} {
 		if got := words(tt.err); got != tt.want {

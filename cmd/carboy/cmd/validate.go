@@ -68,15 +68,17 @@ func validateFrom(d manifest.Dir, dirs []manifest.Dir, path string) error {
 	return validate(dirs, path, text)
 }
 
-// validateFile reads a file as who asks. One that is in none of the
-// directories is as if it were in a directory before them.
+// validateFile reads a file as who asks, if it is no manifest that a start would
+// read: that is read as there, and beside the operator's are keys. One that is
+// in none of the directories is as if it were in a directory before them.
 func validateFile(who invoker.User, dirs []manifest.Dir, path string) error {
 	path, err := absolute(path)
 	if err != nil {
 		return err
 	}
-	top := filepath.Dir(filepath.Dir(path))
-	if i := slices.IndexFunc(dirs, func(d manifest.Dir) bool { return d.Path == top }); i >= 0 {
+	parent := filepath.Dir(path)
+	top, sub := filepath.Dir(parent), filepath.Base(parent)
+	if i := slices.IndexFunc(dirs, func(d manifest.Dir) bool { return d.Path == top }); i >= 0 && (sub == "agents" || sub == "bottles") {
 		return asRequest(validateFrom(dirs[i], from(dirs, i), path))
 	}
 	own := manifest.Dir{Path: top, ReadFile: who.ReadFile, List: listDir(who)}
