@@ -70,3 +70,17 @@ func (h *Host) TryRuntime(ctx context.Context, path string) error {
 	}
 	return errors.Join(h.startSandbox(ctx, path), own.release())
 }
+
+// TryUplink makes a link out as bottles have it, under a lease by which gc
+// undoes it should this process be killed, and asks a resolver through it. It is
+// undone at the end.
+func (h *Host) TryUplink(ctx context.Context, server netip.Addr) (err error) {
+	if err := h.CheckReady(); err != nil {
+		return err
+	}
+	n := &buildNetwork{host: h}
+	if err := n.up(ctx); err != nil {
+		return err
+	}
+	return errors.Join(n.outlet.Ask(ctx, server), n.close(ctx))
+}

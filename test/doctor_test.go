@@ -84,6 +84,16 @@ func (r *rig) doctorFirewall(t *testing.T, sound findings) {
 	found := r.doctor(t, nil)
 	hostTool(t, "nft", "delete table ip doctor")
 	r.checkFinds(t, sound, found, "firewall", "ok", `in chain "ip doctor f"`)
+	// What no policy shows.
+	const table = "add table ip doctor; add chain ip doctor f { type filter hook forward priority 0; }; "
+	hostTool(t, "nft", table+"add rule ip doctor f ip saddr 10.77.0.0/16 udp dport 53 counter drop")
+	dropped := r.doctor(t, nil, "--packet")
+	counted := hostTool(t, "nft", "list table ip doctor")
+	hostTool(t, "nft", "delete table ip doctor")
+	r.checkFinds(t, r.doctor(t, nil, "--packet"), dropped, "uplink", "fail", "answers the host and not a bottle")
+	if !strings.Contains(counted, "packets 2 ") {
+		t.Errorf("not both questions were dropped: %s", counted)
+	}
 	if _, text := sound.of(t, "firewall"); strings.Contains(text, "chain \"") {
 		t.Errorf("a barrier where there is none: %s", text)
 	}

@@ -14,8 +14,8 @@ import (
 )
 
 type doctorFlags struct {
-	asJSON, fix bool
-	bundle      string
+	asJSON, fix, packet bool
+	bundle              string
 }
 
 func newDoctor(s *settings) *cobra.Command {
@@ -24,9 +24,10 @@ func newDoctor(s *settings) *cobra.Command {
 		Use:   "doctor",
 		Short: "Look whether this host has what carboy needs, and say what to do",
 		Long: `Look whether this host has what carboy needs, and say what to do. With root it
-also starts a container and a sandbox, which end at once; without it the checks
-that take root are warnings. No packet is sent: of the host's firewalls the
-policies are read.
+also starts a container and a sandbox, which end at once (below the state
+directory, as a run does); without it the checks that take root are warnings. No packet is sent: of the host's firewalls the
+policies are read. With --packet a link out is made as bottles have it, and the
+first resolver is asked through it; after that the host is as before.
 
 The status is 0 where all is well, 1 with warnings (bottles run, or a part of
 carboy cannot be used), 2 with failures, or when the doctor itself failed.
@@ -54,6 +55,7 @@ bottles are in it.`,
 	}
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&f.fix, "fix", false, "make missing directories of carboy's, and remove what dead bottles left")
+	c.Flags().BoolVar(&f.packet, "packet", false, "prove the way out by a packet to the first resolver")
 	c.Flags().StringVar(&f.bundle, "bundle", "", "`FILE` to write for a bug report, a tar.gz without secrets")
 	return c
 }
@@ -64,6 +66,7 @@ func consult(c *cobra.Command, s *settings, f doctorFlags) (r doctor.Report, err
 		return r, err
 	}
 	ctx := c.Context()
+	p.Packet = f.packet
 	p.Open(ctx)
 	defer func() { err = errors.Join(err, p.Close()) }()
 	var fixed []string

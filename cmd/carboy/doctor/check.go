@@ -1,6 +1,7 @@
 // Package doctor looks at a host for what carboy needs of it: each check is a
-// name and a function, and says what it found and the way out. It only looks;
-// what is mended is mended by package runtime when Fix is called.
+// name and a function, and says what it found and the way out. It changes no
+// more than a run that ends at once; what is mended is mended by package runtime
+// when Fix is called.
 //
 // It is no proof that a bottle is sealed: that is read back at each start.
 package doctor
@@ -39,6 +40,7 @@ type check struct {
 	name   string
 	root   bool // only root can look
 	daemon bool // only with a containerd that answers
+	packet bool // only where Patient.Packet asks for it
 	look   func(context.Context, *Patient) Finding
 }
 
@@ -60,6 +62,7 @@ var checks = []check{
 	{name: "range", look: addresses},
 	{name: "ipv4", look: defaultRoute},
 	{name: "resolvers", look: resolvers},
+	{name: "uplink", root: true, daemon: true, packet: true, look: way},
 	{name: "cgroups", look: cgroups},
 	{name: "kernel", look: kernel},
 	{name: "security", look: security},
@@ -73,6 +76,9 @@ var checks = []check{
 func Examine(ctx context.Context, p *Patient) Report {
 	r := Report{Build: p.Build, Level: OK}
 	for _, c := range checks {
+		if c.packet && !p.Packet {
+			continue
+		}
 		f := c.run(ctx, p, os.Geteuid() == 0)
 		r.Checks = append(r.Checks, f)
 		r.Level = worse(r.Level, f.Level)

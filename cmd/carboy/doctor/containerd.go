@@ -70,7 +70,7 @@ func numbers(version string) (n []int, known bool) {
 }
 
 func snapshotter(ctx context.Context, p *Patient) Finding {
-	name := p.Config.Snapshotter
+	name := p.Snapshotter
 	if err := p.daemon.Snapshotter(ctx); err != nil {
 		return fail(fmt.Sprintf("%s cannot be used: %s", name, words(err)), "`ctr plugins ls` shows those that work, and why others do not: choose one with --snapshotter")
 	}

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,7 @@ var someday = time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
 type fake struct {
 	version, path, note      string
 	snapshotter, try, leases error
+	ask                      error
 	namespaces               []string
 	images                   []imageRecord
 	swept                    []runtime.Swept
@@ -39,6 +41,7 @@ func (f fake) Images(context.Context) ([]imageRecord, error)        { return f.i
 func (f fake) PATH() string                                         { return f.path }
 func (f fake) Try(context.Context, string) error                    { return f.try }
 func (f fake) Runsc(context.Context) (path, note string, err error) { return "/bin/true", f.note, nil }
+func (f fake) Ask(context.Context, string, netip.Addr) error        { return f.ask }
 func (f fake) Leftovers(context.Context) ([]runtime.Swept, error)   { return f.swept, nil }
 func (f fake) Bottles(context.Context) ([]runtime.Status, error)    { return f.bottles, f.leases }
 
@@ -179,6 +182,24 @@ func TestBarriers(t *testing.T) {
 	for want, list := range map[Level][]uplink.Barrier{OK: {docker}, Warn: {docker, owned}} {
 		if f := judgeBarriers(list, patient(fake{}, nil)); f.Level != want || !strings.Contains(f.Found, "Docker drops") {
 			t.Errorf("%+v, want %s", f, want)
+		}
+	}
+}
+
+func TestWay(t *testing.T) {
+	none := errors.New("no answer")
+	for _, c := range []struct {
+		host, bottle error
+		want         Level
+	}{{nil, nil, OK}, {nil, none, Fail}, {none, none, Warn}} {
+		p := patient(fake{ask: c.bottle}, nil)
+		p.DNS, p.PluginDirs = []netip.Addr{netip.MustParseAddr("192.0.2.53")}, []string{programs(t, "ptp", "host-local")}
+		p.ask = func(context.Context, netip.Addr) error { return c.host }
+		if f := way(t.Context(), p); f.Level != c.want {
+			t.Errorf("host %v, bottle %v: %+v, want %s", c.host, c.bottle, f, c.want)
+		}
+		if p.PluginDirs = nil; way(t.Context(), p).Level != Warn {
+			t.Error("no warning without plugins")
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,6 +79,12 @@ func (l live) Runsc(ctx context.Context) (path, note string, err error) {
 		return "", "", err
 	}
 	return l.ChooseRuntime(ctx, "auto")
+}
+
+func (l live) Ask(ctx context.Context, plugins string, server netip.Addr) error {
+	h := *l.Host
+	h.PluginDir = plugins
+	return h.TryUplink(l.Context(ctx), server)
 }
 
 func (l live) Leftovers(ctx context.Context) ([]runtime.Swept, error) {

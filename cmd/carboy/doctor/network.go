@@ -64,7 +64,7 @@ func firewall(_ context.Context, p *Patient) Finding {
 
 func judgeBarriers(barriers []uplink.Barrier, p *Patient) Finding {
 	if len(barriers) == 0 {
-		return ok("nothing drops what bottles send, as far as chains of the forward hook say")
+		return ok("nothing drops what bottles send, as far as chains of the forward hook say; --packet proves it")
 	}
 	var found, shut []string
 	for _, b := range barriers {
@@ -88,6 +88,28 @@ func opening(b uplink.Barrier, p *Patient) string {
 		return "have " + b.Owner + " accept what bottles send and its answers"
 	}
 	return "firewall-cmd --permanent --zone=trusted --add-source=" + n.Range.String() + " && firewall-cmd --reload"
+}
+
+// way proves by a packet what firewall reads: the host asks the same, so that a
+// resolver that is down is not taken for a firewall.
+func way(ctx context.Context, p *Patient) Finding {
+	servers, err := p.CheckResolvers()
+	if err != nil {
+		return warn("not tried: there is no resolver to ask", "")
+	}
+	dir, err := netns.FindPlugins(p.PluginDirs)
+	if err != nil {
+		return warn("not tried: there are no plugins", "")
+	}
+	host, bottle := p.ask(ctx, servers[0]), p.daemon.Ask(ctx, dir, servers[0])
+	switch {
+	case bottle == nil:
+		return ok(fmt.Sprintf("resolver %s answers a bottle", servers[0]))
+	case host != nil:
+		return warn(fmt.Sprintf("resolver %s answers neither the host nor a bottle: %s", servers[0], words(bottle)), "name another with --dns")
+	}
+	return fail(fmt.Sprintf("resolver %s answers the host and not a bottle: %s", servers[0], words(bottle)),
+		"see `nft list ruleset`, and the firewalls before this host, for what drops packets of its bottles")
 }
 
 func forwarding(_ context.Context, p *Patient) Finding {

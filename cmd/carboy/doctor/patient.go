@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"carboy/image/registry"
+	"carboy/netns"
 	"carboy/runtime"
 	"carboy/runtime/version"
 )
@@ -25,12 +27,14 @@ type Patient struct {
 	NetworkErr error    // why that cannot be read
 	Engine     string   // the proxy that runs by default
 	ProxyImage string
+	Packet     bool // prove the way out by a packet
 	Logins     func() ([]registry.Source, error)
 
 	files     fs.FS  // what the kernel shows
 	daemon    daemon // nil where it does not answer
 	daemonErr error  // why
 	now       func() time.Time
+	ask       func(context.Context, netip.Addr) error
 }
 
 // daemon is what is asked of containerd and of what runs on it.
@@ -43,6 +47,7 @@ type daemon interface {
 	PATH() string // containerd's own; empty where it cannot be read
 	Try(ctx context.Context, runtime string) error
 	Runsc(context.Context) (path, note string, err error)
+	Ask(ctx context.Context, plugins string, server netip.Addr) error // from a link as bottles have it
 	Leftovers(context.Context) ([]runtime.Swept, error)
 	Bottles(context.Context) ([]runtime.Status, error)
 }
@@ -55,7 +60,7 @@ type imageRecord struct {
 // Open connects to containerd, if it answers: if not, that is a finding. The
 // caller closes the patient.
 func (p *Patient) Open(ctx context.Context) {
-	p.Build, p.files, p.now = version.Build, os.DirFS("/"), time.Now
+	p.Build, p.files, p.now, p.ask = version.Build, os.DirFS("/"), time.Now, netns.Ask
 	h, err := runtime.Open(ctx, p.Config)
 	if err != nil {
 		p.daemonErr = err
@@ -109,7 +114,7 @@ func (p *Patient) text(path string) (string, error) {
 func program(path, name string) (string, bool) {
 	for _, dir := range filepath.SplitList(path) {
 		file := filepath.Join(dir, name)
-		if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+		if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 { //nolint:gosec // it is only looked at
 			return file, true
 		}
 	}
