@@ -63,17 +63,24 @@ func nativeBarriers(c *nftables.Conn) (barriers []Barrier, err error) {
 		return nil, fmt.Errorf("list nftables tables: %w", err)
 	}
 	for _, p := range places {
-		b := Barrier{Chain: p.chain, Owner: "nftables rules of the operator"}
 		table := strings.Fields(p.chain)[1]
-		if table == "firewalld" {
-			b.Owner = table
-		}
+		b := Barrier{Chain: p.chain, Owner: nativeOwner(table)}
 		if slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table && t.Flags&ownedTable != 0 }) {
 			b.Shut = "its table is its owner's alone"
 		}
 		barriers = append(barriers, b)
 	}
 	return barriers, nil
+}
+
+func nativeOwner(table string) string {
+	switch {
+	case table == "firewalld":
+		return table
+	case strings.HasPrefix(table, "nm-shared-"):
+		return "NetworkManager"
+	}
+	return "the operator's nftables"
 }
 
 // ownerOf guesses by the names of chains who set the policy of iptables.

@@ -25,9 +25,10 @@ func newDoctor(s *settings) *cobra.Command {
 		Short: "Look whether this host has what carboy needs, and say what to do",
 		Long: `Look whether this host has what carboy needs, and say what to do. With root it
 also starts a container and a sandbox, which end at once (below the state
-directory, as a run does); without it the checks that take root are warnings. No packet is sent: of the host's firewalls the
-policies are read. With --packet a link out is made as bottles have it, and the
-first resolver is asked through it; after that the host is as before.
+directory, as a run does); without it the checks that take root are warnings. No
+packet is sent: of the host's firewalls the policies are read. With --packet a
+link out is made as bottles have it, and the first resolver is asked through it;
+after that the host is as before.
 
 The status is 0 where all is well, 1 with warnings (bottles run, or a part of
 carboy cannot be used), 2 with failures, or when the doctor itself failed.

@@ -178,7 +178,7 @@ func TestSpace(t *testing.T) {
 
 func TestBarriers(t *testing.T) {
 	docker := uplink.Barrier{Chain: "DOCKER-USER", Owner: "Docker"}
-	owned := uplink.Barrier{Chain: "inet mine forward", Owner: "nftables rules of the operator", Shut: "its table is its owner's alone"}
+	owned := uplink.Barrier{Chain: "inet mine forward", Owner: "the operator's nftables", Shut: "its table is its owner's alone"}
 	for want, list := range map[Level][]uplink.Barrier{OK: {docker}, Warn: {docker, owned}} {
 		if f := judgeBarriers(list, patient(fake{}, nil)); f.Level != want || !strings.Contains(f.Found, "Docker drops") {
 			t.Errorf("%+v, want %s", f, want)
