@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,9 +50,12 @@ func Barriers() ([]Barrier, error) {
 	return barriers, err
 }
 
-// ownedTable is NFT_TABLE_F_OWNER (linux/netfilter/nf_tables.h): nobody else may
-// change the table.
-const ownedTable = 2
+// owned says that nobody but its owner may change a table. google/nftables
+// v0.3.0 reads flags in the byte order of the host, and they are the network's.
+func owned(t *nftables.Table) bool {
+	const flag = 2 // NFT_TABLE_F_OWNER, linux/netfilter/nf_tables.h
+	return binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, t.Flags))&flag != 0
+}
 
 func nativeBarriers(c *nftables.Conn) (barriers []Barrier, err error) {
 	places, err := nativePlaces(c)
@@ -65,7 +69,7 @@ func nativeBarriers(c *nftables.Conn) (barriers []Barrier, err error) {
 	for _, p := range places {
 		table := strings.Fields(p.chain)[1]
 		b := Barrier{Chain: p.chain, Owner: nativeOwner(table)}
-		if slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table && t.Flags&ownedTable != 0 }) {
+		if slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table && owned(t) }) {
 			b.Shut = "its table is its owner's alone"
 		}
 		barriers = append(barriers, b)
