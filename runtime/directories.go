@@ -76,15 +76,10 @@ func foreign(path string) string {
 	return ""
 }
 
-// makeStateDir makes the state directory. What lies there must be gone after a
-// reboot, as the namespaces are.
+// makeStateDir makes the state directory.
 func (h *Host) makeStateDir() error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(existing(h.StateDir), &st); err != nil {
-		return fmt.Errorf("state directory %s: %w", h.StateDir, err)
-	}
-	if st.Type != unix.TMPFS_MAGIC {
-		return fmt.Errorf("state directory %s is not on a tmpfs: use one below /run: %w", h.StateDir, errdefs.ErrFailedPrecondition)
+	if err := onTmpfs(h.StateDir); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(h.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
@@ -92,12 +87,29 @@ func (h *Host) makeStateDir() error {
 	if err := checkOwned("state-dir", h.StateDir); err != nil { // another user may have been faster
 		return err
 	}
-	dir, err := os.Lstat(h.StateDir)
+	return forRootAlone(h.StateDir)
+}
+
+// onTmpfs: what lies in the state directory must be gone after a reboot, as the
+// namespaces are.
+func onTmpfs(stateDir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(existing(stateDir), &st); err != nil {
+		return fmt.Errorf("state directory %s: %w", stateDir, err)
+	}
+	if st.Type != unix.TMPFS_MAGIC {
+		return fmt.Errorf("state directory %s is not on a tmpfs: use one below /run: %w", stateDir, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+func forRootAlone(stateDir string) error {
+	dir, err := os.Lstat(stateDir)
 	if err != nil {
 		return err
 	}
 	if !dir.IsDir() || dir.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("state directory %s is not a directory for root alone: use one of its own, with mode 0700: %w", h.StateDir, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("state directory %s is not a directory for root alone: use one of its own, with mode 0700: %w", stateDir, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

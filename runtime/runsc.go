@@ -129,6 +129,7 @@ func probeSpec(init string) specs.Spec {
 		Process: &specs.Process{Args: []string{bottlespec.InitPath, "probe"}, Cwd: "/"},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"}, // the state directory has no devices
 			{Destination: bottlespec.InitPath, Type: "bind", Source: init, Options: []string{"bind", "ro"}},
 		},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.NetworkNamespace}}},

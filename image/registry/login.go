@@ -101,11 +101,12 @@ func (l *Logins) told() string {
 	return strings.Join(slices.Compact(used), " and ")
 }
 
+const sourceBytes = 1 << 20
+
 // login is what one file knows of a registry: by its helper first, as docker
 // does it.
 func (s Source) login(ctx context.Context, host string) (login, error) {
-	const limit = 1 << 20
-	b, err := s.Read(s.Path, limit)
+	b, err := s.Read(s.Path, sourceBytes)
 	if err != nil {
 		return login{}, err
 	}

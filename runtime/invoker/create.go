@@ -61,12 +61,18 @@ func replaceable(dir *os.File, name string) error {
 }
 
 // Commit puts the file at its path. It is on disk then.
-func (o *Output) Commit() error {
+func (o *Output) Commit() error { return o.commit(0) }
+
+// CommitNew is Commit that fails with fs.ErrExist where something is at the path
+// by now. Not every file system can do that: it fails there.
+func (o *Output) CommitNew() error { return o.commit(unix.RENAME_NOREPLACE) }
+
+func (o *Output) commit(flags uint) error {
 	if err := o.Sync(); err != nil {
 		return errors.Join(err, o.Discard())
 	}
 	dir := int(o.dir.Fd())
-	err := o.user.Do(func() error { return unix.Renameat(dir, o.temp, dir, o.name) })
+	err := o.user.Do(func() error { return unix.Renameat2(dir, o.temp, dir, o.name, flags) })
 	if err != nil {
 		return errors.Join(fmt.Errorf("put the file in place: %w", o.user.explain(err)), o.Discard())
 	}

@@ -139,33 +139,37 @@ func (s *settings) names() []string {
 
 // host connects to containerd. The caller closes it.
 func (s *settings) host(ctx context.Context) (*runtime.Host, error) {
-	config := runtime.Config{
+	config, err := s.config()
+	if err != nil {
+		return nil, err
+	}
+	return runtime.Open(ctx, config)
+}
+
+func (s *settings) config() (config runtime.Config, err error) {
+	config = runtime.Config{
 		// containerd's and others' tools take it as a URL, too.
 		Address: strings.TrimPrefix(s.get("address"), "unix://"), Namespace: s.get("namespace"), Snapshotter: s.get("snapshotter"),
 		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), DataDir: s.get("data-dir"), Registries: registry.Access{Insecure: s.list("insecure-registry"), Logins: &registry.Logins{Sources: s.logins}},
 		PluginDir: s.get("cni-bin-dir"),
 	}
-	var err error
 	if config.Libexec, err = installedDir("libexec"); err != nil {
-		return nil, err
+		return config, err
 	}
 	if config.DNS, err = parseAll(s, "dns", netip.ParseAddr); err != nil {
-		return nil, err
+		return config, err
 	}
 	if config.Reserved, err = parseAll(s, "reserved-ranges", netip.ParsePrefix); err != nil {
-		return nil, err
+		return config, err
 	}
 	ranges, err := parseAll(s, "egress-range", netip.ParsePrefix)
 	if err != nil {
-		return nil, err
+		return config, err
 	}
 	if len(ranges) > 0 {
 		config.Range = ranges[0]
 	}
-	if err := s.checkPaths(); err != nil {
-		return nil, err
-	}
-	return runtime.Open(ctx, config)
+	return config, s.checkPaths()
 }
 
 func (s *settings) checkPaths() error {
@@ -180,17 +184,20 @@ func (s *settings) checkPaths() error {
 // findPlugins settles the directory of the CNI plugins and the operator's own
 // network, which only bringing up a bottle needs.
 func (s *settings) findPlugins(h *runtime.Host) (err error) {
-	dirs := netns.PluginDirs()
-	if dir := s.get("cni-bin-dir"); dir != "" {
-		dirs = []string{dir}
-	}
-	if h.PluginDir, err = netns.FindPlugins(dirs); err != nil {
+	if h.PluginDir, err = netns.FindPlugins(s.pluginDirs()); err != nil {
 		return err
 	}
 	if name := s.get("egress-network"); name != "" {
 		h.Conflist, err = netns.OperatorNetwork(s.get("cni-conf-dir"), name)
 	}
 	return err
+}
+
+func (s *settings) pluginDirs() []string {
+	if dir := s.get("cni-bin-dir"); dir != "" {
+		return []string{dir}
+	}
+	return netns.PluginDirs()
 }
 
 func parseAll[T any](s *settings, name string, parse func(string) (T, error)) ([]T, error) {
