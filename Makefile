@@ -7,6 +7,9 @@ FUZZ    ?= 20s
 BIN     := build/bin/carboy
 LIBEXEC := build/libexec/carboy
 SHIPPED := cmd/carboy/cmd/shipped
+BASHCOMP := share/bash-completion/completions/carboy
+ZSHCOMP  := share/zsh/site-functions/_carboy
+FISHCOMP := share/fish/vendor_completions.d/carboy.fish
 DEPS    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/carboy-deps
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGE := ./...
@@ -25,6 +28,7 @@ build: ## build carboy and its helpers into build/
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(BIN) ./cmd/carboy
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress ./cmd/carboy-buildkit
 	mkdir -p build/share && rm -rf build/share/carboy && cp -r $(SHIPPED) build/share/carboy
+	for shell in bash zsh fish; do mkdir -p build/share/completion && $(BIN) completion $$shell >build/share/completion/$$shell || exit 1; done
 	$(GIVE)
 
 install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for packages)
@@ -32,9 +36,13 @@ install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for pa
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/carboy $(LIBEXEC)/carboy-init $(LIBEXEC)/carboy-egress $(LIBEXEC)/carboy-buildkit
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/share/carboy
 	cp -r --no-preserve=all $(SHIPPED)/. $(DESTDIR)$(PREFIX)/share/carboy
+	install -D -m 0644 build/share/completion/bash $(DESTDIR)$(PREFIX)/$(BASHCOMP)
+	install -D -m 0644 build/share/completion/zsh $(DESTDIR)$(PREFIX)/$(ZSHCOMP)
+	install -D -m 0644 build/share/completion/fish $(DESTDIR)$(PREFIX)/$(FISHCOMP)
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/carboy
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(BASHCOMP) $(ZSHCOMP) $(FISHCOMP))
 	rm -rf $(DESTDIR)$(PREFIX)/libexec/carboy $(DESTDIR)$(PREFIX)/share/carboy
 
 deps: ## install what bottles need (apt), and what the tests need besides (Go)

@@ -116,11 +116,16 @@ func newRoot() *cobra.Command {
 		Long: `carboy runs an untrusted agent in a container that can reach nothing but a
 proxy, and the proxy lets through only what you allow. It needs containerd,
 runc or runsc, and CNI plugins; it needs no Docker.`,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		Args:              noArgs,
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return settings.load(c) },
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if c.Name() == cobra.ShellCompRequestCmd {
+				return nil // which says nothing, and loads them itself
+			}
+			return settings.load(c)
+		},
 	}
 	settings.register(root)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -132,6 +137,7 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		newBuild(settings), newImage(settings), newPull(settings), newAgents(), newInfo(), newInit(), newEdit(),
 		newValidate(), newSchema(), newImport(), newConfig(settings), newLogin(), newLogout(), newVersion())
 	tame(root)
+	complete(root, settings)
 	return root
 }
 
