@@ -20,7 +20,7 @@ export GOFLAGS += -buildvcs=false
 export GOTOOLCHAIN = auto
 export CARBOY_DEPS = $(DEPS)
 
-.PHONY: help build install uninstall deps demo test soak lint fmt bench fuzz clean
+.PHONY: help build install uninstall docs deps demo test soak lint fmt bench fuzz clean
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -29,6 +29,7 @@ build: ## build carboy and its helpers into build/
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress ./cmd/carboy-buildkit
 	mkdir -p build/share && rm -rf build/share/carboy && cp -r $(SHIPPED) build/share/carboy
 	for shell in bash zsh fish; do mkdir -p build/share/completion && $(BIN) completion $$shell >build/share/completion/$$shell || exit 1; done
+	$(GO) run ./cmd/carboy/cmd/reference -man build/share/man/man1
 	$(GIVE)
 
 install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for packages)
@@ -36,14 +37,18 @@ install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for pa
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/carboy $(LIBEXEC)/carboy-init $(LIBEXEC)/carboy-egress $(LIBEXEC)/carboy-buildkit
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/share/carboy
 	cp -r --no-preserve=all $(SHIPPED)/. $(DESTDIR)$(PREFIX)/share/carboy
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 build/share/man/man1/*
 	install -D -m 0644 build/share/completion/bash $(DESTDIR)$(PREFIX)/$(BASHCOMP)
 	install -D -m 0644 build/share/completion/zsh $(DESTDIR)$(PREFIX)/$(ZSHCOMP)
 	install -D -m 0644 build/share/completion/fish $(DESTDIR)$(PREFIX)/$(FISHCOMP)
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/carboy
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(BASHCOMP) $(ZSHCOMP) $(FISHCOMP))
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(BASHCOMP) $(ZSHCOMP) $(FISHCOMP) share/man/man1/carboy.1 share/man/man1/carboy-*.1)
 	rm -rf $(DESTDIR)$(PREFIX)/libexec/carboy $(DESTDIR)$(PREFIX)/share/carboy
+
+docs: ## write docs/reference from what the commands say
+	$(GO) run ./cmd/carboy/cmd/reference -markdown docs/reference
 
 deps: ## install what bottles need (apt), and what the tests need besides (Go)
 	test/deps.sh $(GO) $(DEPS)

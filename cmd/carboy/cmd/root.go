@@ -107,6 +107,9 @@ func words(err error) string {
 	return strings.Join(lines, "\n")
 }
 
+// Root is all commands, for those who describe them.
+func Root() *cobra.Command { return newRoot() }
+
 func newRoot() *cobra.Command {
 	settings := &settings{}
 	root := &cobra.Command{
