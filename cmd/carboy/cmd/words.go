@@ -50,7 +50,7 @@ func flagWords(s *settings) map[string]cobra.CompletionFunc {
 		words[name] = directories
 	}
 	for _, name := range []string{
-		"allow", "build-arg", "build-cache-size", "cpus", "detach-keys", "disk", "dns", "egress-network", "egress-range", "env",
+		"allow", "build-arg", "build-cache-size", "cpus", "detach-keys", "disk", "dns", "egress-network", "egress-range", "env", "format",
 		"idle-timeout", "insecure-registry", "intercept", "memory", "message", "model", "name", "namespace", "pids-limit", "prompt",
 		"reserved-ranges", "since", "target", "time", "timeout", "user", "workdir", "workspace-target",
 	} {
