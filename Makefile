@@ -7,6 +7,8 @@ FUZZ    ?= 20s
 BIN     := build/bin/carboy
 LIBEXEC := build/libexec/carboy
 SHIPPED := cmd/carboy/cmd/shipped
+UNITS   := carboy@.service carboy-gc.service carboy-gc.timer
+UNITDIR := lib/systemd/system
 BASHCOMP := share/bash-completion/completions/carboy
 ZSHCOMP  := share/zsh/site-functions/_carboy
 FISHCOMP := share/fish/vendor_completions.d/carboy.fish
@@ -41,10 +43,12 @@ install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for pa
 	install -D -m 0644 build/share/completion/bash $(DESTDIR)$(PREFIX)/$(BASHCOMP)
 	install -D -m 0644 build/share/completion/zsh $(DESTDIR)$(PREFIX)/$(ZSHCOMP)
 	install -D -m 0644 build/share/completion/fish $(DESTDIR)$(PREFIX)/$(FISHCOMP)
+	install -d -m 0755 $(DESTDIR)$(PREFIX)/$(UNITDIR)
+	for unit in $(UNITS); do sed 's|@PREFIX@|$(PREFIX)|' cmd/carboy/cmd/units/$$unit >$(DESTDIR)$(PREFIX)/$(UNITDIR)/$$unit || exit 1; done
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/carboy
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(BASHCOMP) $(ZSHCOMP) $(FISHCOMP) share/man/man1/carboy.1 share/man/man1/carboy-*.1)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(BASHCOMP) $(ZSHCOMP) $(FISHCOMP) share/man/man1/carboy.1 share/man/man1/carboy-*.1 $(addprefix $(UNITDIR)/,$(UNITS)))
 	rm -rf $(DESTDIR)$(PREFIX)/libexec/carboy $(DESTDIR)$(PREFIX)/share/carboy
 
 docs: ## write docs/reference from what the commands say
@@ -64,6 +68,7 @@ test: build deps lint ## run every test (root)
 	$(GO) test -timeout 5m ./cmd/carboy-init ./runtime/invoker ./netns/... -root
 	$(GO) test -timeout 28m -p 1 ./test/... -root
 	@command -v "$${PIPELOCK:-pipelock}" >/dev/null || echo 'SKIPPED: tests with pipelock, as there is no such binary in PATH, nor $$PIPELOCK'
+	@command -v systemd-analyze >/dev/null || echo 'SKIPPED: the check of the units, as there is no systemd-analyze'
 
 soak: build deps ## kill and start hundreds of times, for a night (root)
 	$(GO) test -timeout 3h -p 1 ./test -root -soak -run 'TestKilled|TestCycles|TestMany'

@@ -138,7 +138,7 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
 		newApply(settings), newCp(settings), newCommit(settings), newTop(settings), newStats(settings), newGC(settings), newWorkspace(settings),
 		newBuild(settings), newImage(settings), newPull(settings), newAgents(), newInfo(), newInit(), newEdit(),
-		newValidate(), newSchema(), newImport(), newConfig(settings), newLogin(), newLogout(), newVersion())
+		newValidate(), newSchema(), newImport(), newConfig(settings), newGenerate(), newLogin(), newLogout(), newVersion())
 	tame(root)
 	complete(root, settings)
 	return root

@@ -28,7 +28,7 @@ func arguments(s *settings) map[string]cobra.CompletionFunc {
 		"cp": inOrder(orPath(known), orPath(known)), "commit": inOrder(run, img),
 		"pull": inOrder(img), "image rm": every(img), "image export": every(img), "image import": inOrder(files),
 		"build": inOrder(directories), "validate": files, "import": inOrder(files),
-		"schema": inOrder(oneOf("agent", "bottle")), "login": inOrder(provider), "logout": inOrder(provider),
+		"generate systemd": inOrder(offer(s, hostAgents)), "schema": inOrder(oneOf("agent", "bottle")), "login": inOrder(provider), "logout": inOrder(provider),
 	}
 }
 
@@ -127,6 +127,10 @@ func agents(_ context.Context, _ *settings, c *cobra.Command) (names []string) {
 		return nil
 	})
 	return names
+}
+
+func hostAgents(context.Context, *settings, *cobra.Command) []string {
+	return manifest.AgentNames(hostDirs())
 }
 
 func bottleFiles(_ context.Context, _ *settings, c *cobra.Command) (names []string) {
