@@ -2,7 +2,6 @@ package test
 
 import (
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -64,7 +63,7 @@ func TestService(t *testing.T) {
 	m := newManager(t)
 	c := m.serve(r.command(t, append(bottle("--name", "served"), "--", "sh", "-c", "env; echo it runs; exec sleep 60")...))
 	var out lockedBuffer
-	c.Stdout, c.Stderr = &out, os.Stderr
+	c.Stdout, c.Stderr = &out, &lockedBuffer{}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
