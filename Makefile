@@ -7,6 +7,11 @@ FUZZ    ?= 20s
 BIN     := build/bin/carboy
 LIBEXEC := build/libexec/carboy
 SHIPPED := cmd/carboy/cmd/shipped
+UNITS   := carboy@.service carboy-gc.service carboy-gc.timer
+UNITDIR := lib/systemd/system
+BASHCOMP := share/bash-completion/completions/carboy
+ZSHCOMP  := share/zsh/site-functions/_carboy
+FISHCOMP := share/fish/vendor_completions.d/carboy.fish
 DEPS    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/carboy-deps
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGE := ./...
@@ -17,7 +22,7 @@ export GOFLAGS += -buildvcs=false
 export GOTOOLCHAIN = auto
 export CARBOY_DEPS = $(DEPS)
 
-.PHONY: help build install uninstall deps demo test soak lint fmt bench fuzz clean
+.PHONY: help build install uninstall docs deps demo test soak lint fmt bench fuzz clean
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
@@ -25,6 +30,8 @@ build: ## build carboy and its helpers into build/
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(BIN) ./cmd/carboy
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(LIBEXEC)/ ./cmd/carboy-init ./cmd/carboy-egress ./cmd/carboy-buildkit
 	mkdir -p build/share && rm -rf build/share/carboy && cp -r $(SHIPPED) build/share/carboy
+	for shell in bash zsh fish; do mkdir -p build/share/completion && $(BIN) completion $$shell >build/share/completion/$$shell || exit 1; done
+	$(GO) run ./cmd/carboy/cmd/reference -man build/share/man/man1
 	$(GIVE)
 
 install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for packages)
@@ -32,10 +39,20 @@ install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for pa
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/carboy $(LIBEXEC)/carboy-init $(LIBEXEC)/carboy-egress $(LIBEXEC)/carboy-buildkit
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/share/carboy
 	cp -r --no-preserve=all $(SHIPPED)/. $(DESTDIR)$(PREFIX)/share/carboy
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 build/share/man/man1/*
+	install -D -m 0644 build/share/completion/bash $(DESTDIR)$(PREFIX)/$(BASHCOMP)
+	install -D -m 0644 build/share/completion/zsh $(DESTDIR)$(PREFIX)/$(ZSHCOMP)
+	install -D -m 0644 build/share/completion/fish $(DESTDIR)$(PREFIX)/$(FISHCOMP)
+	install -d -m 0755 $(DESTDIR)$(PREFIX)/$(UNITDIR)
+	for unit in $(UNITS); do sed 's|@PREFIX@|$(PREFIX)|' cmd/carboy/cmd/units/$$unit >$(DESTDIR)$(PREFIX)/$(UNITDIR)/$$unit || exit 1; done
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/carboy
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(BASHCOMP) $(ZSHCOMP) $(FISHCOMP) share/man/man1/carboy.1 share/man/man1/carboy-*.1 $(addprefix $(UNITDIR)/,$(UNITS)))
 	rm -rf $(DESTDIR)$(PREFIX)/libexec/carboy $(DESTDIR)$(PREFIX)/share/carboy
+
+docs: ## write docs/reference from what the commands say
+	$(GO) run ./cmd/carboy/cmd/reference -markdown docs/reference
 
 deps: ## install what bottles need (apt), and what the tests need besides (Go)
 	test/deps.sh $(GO) $(DEPS)
@@ -51,6 +68,7 @@ test: build deps lint ## run every test (root)
 	$(GO) test -timeout 5m ./cmd/carboy-init ./runtime/invoker ./netns/... -root
 	$(GO) test -timeout 28m -p 1 ./test/... -root
 	@command -v "$${PIPELOCK:-pipelock}" >/dev/null || echo 'SKIPPED: tests with pipelock, as there is no such binary in PATH, nor $$PIPELOCK'
+	@command -v systemd-analyze >/dev/null || echo 'SKIPPED: the check of the units, as there is no systemd-analyze'
 
 soak: build deps ## kill and start hundreds of times, for a night (root)
 	$(GO) test -timeout 3h -p 1 ./test -root -soak -run 'TestKilled|TestCycles|TestMany'

@@ -417,16 +417,16 @@ func TestAgentBuilt(t *testing.T) {
 	}
 }
 
-// broken is a bottle that does not come up: the probe is no pipelock.
+// broken is a bottle that does not come up: carboy is no pipelock.
 func broken(flags ...string) []string {
-	args := []string{"run", "--yes", "--image", imageName, "--runtime", "runc", "--proxy", "pipelock", "--proxy-binary", shared.probe}
+	args := []string{"run", "--yes", "--image", imageName, "--runtime", "runc", "--proxy", "pipelock", "--proxy-binary", shared.carboy}
 	return append(append(args, flags...), "--", "echo", "it ran")
 }
 
 // TestKeep leaves a failed bring-up standing, without its agent.
 func TestKeep(t *testing.T) {
 	r := newRig(t, 0)
-	if o := r.run(t, broken("--name", "broken")...); o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, "exit N | sig N") {
+	if o := r.run(t, broken("--name", "broken")...); o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, "unknown flag: --config") {
 		t.Errorf("want 125 and the proxy's last words: %v", o)
 	}
 	r.checkClean(t)

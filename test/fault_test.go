@@ -91,8 +91,8 @@ func proxyFaults() []fault {
 		{"proxy image whose registry is not there", 125, from("--proxy-image", "127.0.0.1:9/pipelock:1"),
 			[]string{"127.0.0.1:9/pipelock:1", "carboy image import", "--proxy-binary", "--proxy allowlist"}},
 		{"proxy image that is not there", 125, from("--proxy-image", "carboy.test/none:latest"), []string{"carboy.test/none:latest", "not found"}},
-		{"proxy binary that is no proxy", 125, from("--proxy-binary", shared.probe),
-			[]string{"proxy pipelock is not healthy", "status 2", "sleep SECONDS | exit N"}},
+		{"proxy binary that is no proxy", 125, from("--proxy-binary", shared.carboy),
+			[]string{"proxy pipelock is not healthy", "status 2", "unknown flag: --config"}},
 		{"proxy binary that is no program", 125, from("--proxy-binary", "/etc/passwd"), []string{`"/pipelock"`}},
 		{"proxy binary that is not there", 2, from("--proxy-binary", "/no/such"), []string{"/no/such"}},
 	}

@@ -63,6 +63,24 @@ func listed(dirs []Dir, i int, agent string) (l Listed) {
 	return l
 }
 
+// AgentNames are those of the agents there are, without a look at them. What
+// cannot be listed is left out.
+func AgentNames(dirs []Dir) []string { return allNames(dirs, "agents", ".md") }
+
+// BottleNames are those of the bottles, which no project has.
+func BottleNames(dirs []Dir) []string {
+	return allNames(slices.DeleteFunc(slices.Clone(dirs), func(d Dir) bool { return d.Project }), "bottles", ".yaml")
+}
+
+func allNames(dirs []Dir, sub, ext string) (all []string) {
+	for _, d := range dirs {
+		names, _ := d.names(sub, ext)
+		all = append(all, slices.DeleteFunc(names, func(n string) bool { return !name.MatchString(n) })...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // names are those of the files of a kind. A directory that is not there has
 // none.
 func (d Dir) names(sub, ext string) (names []string, err error) {

@@ -3,10 +3,7 @@ package cmd
 import (
 	"cmp"
 	"errors"
-	"fmt"
-	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -50,7 +47,7 @@ func workspaceFlag(c *cobra.Command) {
 }
 
 func newAgents() *cobra.Command {
-	var asJSON bool
+	out := agentTable()
 	c := &cobra.Command{
 		Use:   "agents",
 		Short: "List the agents that can be run, and those that are broken",
@@ -58,19 +55,16 @@ func newAgents() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withDirs(c, func(_ invoker.User, dirs []manifest.Dir) error {
 				list, err := manifest.List(dirs)
-				views := []agentView{}
+				var views []agentView
 				for _, l := range list {
 					views = append(views, viewAgent(l))
 				}
-				if asJSON {
-					return errors.Join(printJSON(c.OutOrStdout(), views), err)
-				}
-				return errors.Join(printAgents(c.OutOrStdout(), views), err)
+				return errors.Join(out.print(c.OutOrStdout(), views), err)
 			})
 		},
 	}
 	workspaceFlag(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	out.register(c)
 	return c
 }
 
@@ -82,22 +76,37 @@ func viewAgent(l manifest.Listed) agentView {
 	return v
 }
 
-func printAgents(w io.Writer, list []agentView) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "NAME\tBOTTLE\tPROVIDER\tSOURCE\tSTATE") // Flush tells
-	for _, v := range list {
-		var state []string
-		if v.Project {
-			state = append(state, "project's")
-		}
-		if v.Shadowed {
-			state = append(state, "shadowed")
-		}
-		if v.Error != "" {
-			first, _, _ := strings.Cut(v.Error, "\n")
-			state = append(state, "broken: "+policy.Visible(first))
-		}
-		_, _ = fmt.Fprintln(t, strings.Join([]string{quote(v.Name), cmp.Or(v.Bottle, "-"), cmp.Or(v.Provider, "-"), quote(v.Source), cmp.Or(strings.Join(state, ", "), "-")}, "\t"))
+func agentTable() *table[agentView] {
+	return &table[agentView]{
+		head: []string{"NAME", "BOTTLE", "PROVIDER", "SOURCE", "STATE"},
+		cells: func(v agentView) []string {
+			return []string{v.Name, cmp.Or(v.Bottle, "-"), cmp.Or(v.Provider, "-"), v.Source, cmp.Or(strings.Join(agentState(v), ", "), "-")}
+		},
+		name: func(v agentView) string {
+			if v.Shadowed || v.Error != "" {
+				return ""
+			}
+			return v.Name
+		},
+		quiet: "print only the names of those that can be run",
+		plain: func(v agentView) agentView {
+			v.Name, v.Source = quote(v.Name), quote(v.Source)
+			v.Error, _, _ = strings.Cut(v.Error, "\n")
+			v.Error = policy.Visible(v.Error)
+			return v
+		},
 	}
-	return t.Flush()
+}
+
+func agentState(v agentView) (state []string) {
+	if v.Project {
+		state = append(state, "project's")
+	}
+	if v.Shadowed {
+		state = append(state, "shadowed")
+	}
+	if v.Error != "" {
+		state = append(state, "broken: "+v.Error)
+	}
+	return state
 }

@@ -9,8 +9,6 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/docker/go-units"
@@ -77,7 +75,8 @@ func userName(uid int) string {
 }
 
 func newLs(s *settings) *cobra.Command {
-	var asJSON, all bool
+	out := bottleTable()
+	var all bool
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -86,15 +85,12 @@ func newLs(s *settings) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
 				views, err := listed(ctx, h, all)
-				if asJSON {
-					return errors.Join(printJSON(c.OutOrStdout(), views), err)
-				}
-				return errors.Join(printBottles(c.OutOrStdout(), views), err)
+				return errors.Join(out.print(c.OutOrStdout(), views), err)
 			})
 		},
 	}
 	c.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended, for a week")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	out.register(c)
 	return c
 }
 
@@ -120,22 +116,22 @@ func listed(ctx context.Context, h *runtime.Host, all bool) ([]bottleView, error
 	return views, errors.Join(err, pastErr)
 }
 
-func printBottles(w io.Writer, list []bottleView) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "NAME\tAGENT\tIMAGE\tRUNTIME\tPROXY\tSTATE\tAGE\tOWNER") // Flush tells
-	for _, b := range list {
-		age := units.HumanDuration(time.Since(b.Created))
-		_, _ = fmt.Fprintln(t, strings.Join([]string{b.Name, cmp.Or(b.Agent, "-"), b.Image, b.Runtime, b.Proxy, b.State, age, b.Owner}, "\t"))
+func bottleTable() *table[bottleView] {
+	return &table[bottleView]{
+		head: []string{"NAME", "AGENT", "IMAGE", "RUNTIME", "PROXY", "STATE", "AGE", "OWNER"},
+		cells: func(b bottleView) []string {
+			age := units.HumanDuration(time.Since(b.Created))
+			return []string{b.Name, cmp.Or(b.Agent, "-"), b.Image, b.Runtime, b.Proxy, b.State, age, b.Owner}
+		},
+		name:  func(b bottleView) string { return b.Name },
+		quiet: "print names only",
+		note: func(b bottleView) string {
+			if b.Reason == "" {
+				return ""
+			}
+			return b.Name + " is leaking, `carboy gc` tries again: " + b.Reason
+		},
 	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	for _, b := range list {
-		if b.Reason != "" {
-			_, _ = fmt.Fprintf(w, "%s is leaking, `carboy gc` tries again: %s\n", b.Name, b.Reason)
-		}
-	}
-	return nil
 }
 
 func newInspect(s *settings) *cobra.Command {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
@@ -66,7 +65,7 @@ func openArchive(path string) (io.ReadCloser, error) {
 }
 
 func newImageLs(s *settings) *cobra.Command {
-	var asJSON bool
+	out := imageTable()
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -78,26 +77,25 @@ func newImageLs(s *settings) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return printJSON(c.OutOrStdout(), list)
-				}
-				return printImages(c.OutOrStdout(), list)
+				return out.print(c.OutOrStdout(), list)
 			})
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	out.register(c)
 	return c
 }
 
-func printImages(w io.Writer, list []image.Listed) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "IMAGE\tDIGEST\tSIZE") // Flush tells
-	for _, img := range list {
-		size := "?"
-		if img.Size >= 0 {
-			size = units.BytesSize(float64(img.Size))
-		}
-		_, _ = fmt.Fprintf(t, "%s\t%.19s\t%s\n", img.Ref, img.Digest, size)
+func imageTable() *table[image.Listed] {
+	return &table[image.Listed]{
+		head: []string{"IMAGE", "DIGEST", "SIZE"},
+		cells: func(img image.Listed) []string {
+			size := "?"
+			if img.Size >= 0 {
+				size = units.BytesSize(float64(img.Size))
+			}
+			return []string{img.Ref, fmt.Sprintf("%.19s", img.Digest), size}
+		},
+		name:  func(img image.Listed) string { return img.Ref },
+		quiet: "print references only",
 	}
-	return t.Flush()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+	"github.com/coreos/go-systemd/v22/daemon"
 
 	"carboy/runtime"
 	"carboy/runtime/initproto"
@@ -85,6 +86,8 @@ func inForeground(ctx context.Context, b *runtime.Bottle, o supervise.Options, p
 	}
 	defer restore()
 	o.Streams, o.Size = streams, term.size()
+	o.Started = func() { tell(daemon.SdNotifyReady, "STATUS="+b.Name+" runs") }
+	defer tell(daemon.SdNotifyStopping, "STATUS=taking down "+b.Name)
 	o.Say = func(err error) { fmt.Fprintf(os.Stderr, "carboy: %s%s", words(err), term.newline(plan.TTY)) }
 	if plan.TTY {
 		o.Follow = term.follow

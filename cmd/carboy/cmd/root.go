@@ -129,6 +129,9 @@ func plain(text string) string {
 	return b.String()
 }
 
+// Root is all commands, for those who describe them.
+func Root() *cobra.Command { return newRoot() }
+
 func newRoot() *cobra.Command {
 	settings := &settings{}
 	root := &cobra.Command{
@@ -138,11 +141,16 @@ func newRoot() *cobra.Command {
 		Long: `carboy runs an untrusted agent in a container that can reach nothing but a
 proxy, and the proxy lets through only what you allow. It needs containerd,
 runc or runsc, and CNI plugins; it needs no Docker.`,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		Args:              noArgs,
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return settings.load(c) },
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if c.Name() == cobra.ShellCompRequestCmd {
+				return nil // which says nothing, and loads them itself
+			}
+			return settings.load(c)
+		},
 	}
 	settings.register(root)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -152,8 +160,9 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
 		newApply(settings), newCp(settings), newCommit(settings), newTop(settings), newStats(settings), newGC(settings), newWorkspace(settings),
 		newBuild(settings), newImage(settings), newPull(settings), newAgents(), newInfo(), newInit(), newEdit(),
-		newValidate(), newSchema(), newImport(), newConfig(settings), newDoctor(settings), newLogin(), newLogout(), newVersion())
+		newValidate(), newSchema(), newImport(), newConfig(settings), newGenerate(), newDoctor(settings), newLogin(), newLogout(), newVersion())
 	tame(root)
+	complete(root, settings)
 	return root
 }
 

@@ -224,7 +224,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 			return err
 		}
 	}
-	return f.live(ctx, host, plan, options, term)
+	return f.asService(ctx, plan.Name, func() error { return f.live(ctx, host, plan, options, term) })
 }
 
 // resolve fetches the plan's secrets, for a process in the background from the

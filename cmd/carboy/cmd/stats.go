@@ -8,7 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"text/tabwriter"
+	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -21,7 +21,7 @@ import (
 )
 
 func newTop(s *settings) *cobra.Command {
-	var asJSON bool
+	out := processTable()
 	c := &cobra.Command{
 		Use:     "top NAME",
 		Aliases: []string{"ps"},
@@ -38,26 +38,31 @@ func newTop(s *settings) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return printJSON(c.OutOrStdout(), list)
-				}
-				return printProcesses(c.OutOrStdout(), list)
+				return out.print(c.OutOrStdout(), list)
 			})
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	out.register(c)
 	return c
 }
 
-// printProcesses shows command lines that agents chose.
-func printProcesses(w io.Writer, list []initproto.Listed) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "PID\tPPID\tUID\tCPU\tMEMORY\tCOMMAND") // Flush tells
-	for _, p := range list {
-		_, _ = fmt.Fprintf(t, "%d\t%d\t%d\t%v\t%s\t%s\n", p.PID, p.Parent, p.UID, p.CPU.Round(10*time.Millisecond),
-			units.BytesSize(float64(p.Memory)), policy.Visible(p.Command))
+// processTable shows command lines that agents chose.
+func processTable() *table[initproto.Listed] {
+	return &table[initproto.Listed]{
+		head: []string{"PID", "PPID", "UID", "CPU", "MEMORY", "COMMAND"},
+		cells: func(p initproto.Listed) []string {
+			return []string{
+				strconv.Itoa(p.PID), strconv.Itoa(p.Parent), strconv.Itoa(p.UID), p.CPU.Round(10 * time.Millisecond).String(),
+				units.BytesSize(float64(p.Memory)), p.Command,
+			}
+		},
+		name:  func(p initproto.Listed) string { return strconv.Itoa(p.PID) },
+		quiet: "print numbers only",
+		plain: func(p initproto.Listed) initproto.Listed {
+			p.Command = policy.Visible(p.Command)
+			return p
+		},
 	}
-	return t.Flush()
 }
 
 // usageView is a sample in JSON output. Usage is since the bottle's start.
@@ -68,14 +73,15 @@ type usageView struct {
 }
 
 type statsFlags struct {
-	once, json bool
+	once bool
+	out  *table[usageView]
 }
 
 // sampleTime is between two samples.
 const sampleTime = time.Second
 
 func newStats(s *settings) *cobra.Command {
-	f := &statsFlags{}
+	f := &statsFlags{out: usageTable()}
 	c := &cobra.Command{
 		Use:   "stats [flags] [NAME...]",
 		Short: "Show what bottles use: CPU, memory, processes, network",
@@ -90,7 +96,7 @@ and with --no-stream, it is one sample, which takes a second.`,
 		},
 	}
 	c.Flags().BoolVar(&f.once, "no-stream", false, "one sample only")
-	c.Flags().BoolVar(&f.json, "json", false, "print JSON, one array for each sample")
+	f.out.register(c)
 	return c
 }
 
@@ -156,19 +162,25 @@ func percent(before []usageView, name string, now runtime.Usage) float64 {
 }
 
 func (f *statsFlags) print(w io.Writer, list []usageView, once bool) error {
-	if f.json {
+	if f.out.asJSON { // one array for each sample, a line each
 		return json.NewEncoder(w).Encode(list)
 	}
-	if !once {
+	if !once && f.out.template == nil {
 		if _, err := io.WriteString(w, "\x1b[H\x1b[J"); err != nil {
 			return err
 		}
 	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "NAME\tCPU\tMEMORY\tLIMIT\tPIDS\tRECEIVED\tSENT") // Flush tells
-	for _, u := range list {
-		_, _ = fmt.Fprintf(t, "%s\t%.1f%%\t%s\t%s\t%d\t%s\t%s\n", u.Name, u.Percent, units.BytesSize(float64(u.Memory)), units.BytesSize(float64(u.Limit)),
-			u.PIDs, units.BytesSize(float64(u.Received)), units.BytesSize(float64(u.Sent)))
+	return f.out.print(w, list)
+}
+
+func usageTable() *table[usageView] {
+	return &table[usageView]{
+		head: []string{"NAME", "CPU", "MEMORY", "LIMIT", "PIDS", "RECEIVED", "SENT"},
+		cells: func(u usageView) []string {
+			return []string{
+				u.Name, fmt.Sprintf("%.1f%%", u.Percent), units.BytesSize(float64(u.Memory)), units.BytesSize(float64(u.Limit)),
+				strconv.FormatInt(u.PIDs, 10), units.BytesSize(float64(u.Received)), units.BytesSize(float64(u.Sent)),
+			}
+		},
 	}
-	return t.Flush()
 }

@@ -120,7 +120,7 @@ func TestQuote(t *testing.T) {
 
 func TestPrintBottles(t *testing.T) {
 	var out bytes.Buffer
-	if err := printBottles(&out, []bottleView{{Name: "a", Image: "i", Runtime: "runc", Proxy: "allowlist", State: "running", Owner: "root"}}); err != nil {
+	if err := bottleTable().print(&out, []bottleView{{Name: "a", Image: "i", Runtime: "runc", Proxy: "allowlist", State: "running", Owner: "root"}}); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(out.String(), "\n")

@@ -1,10 +1,9 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/docker/go-units"
@@ -28,7 +27,7 @@ results of one bottle's name the last is meant, unless INSTANCE is given.`,
 }
 
 func newWorkspaceLs(s *settings) *cobra.Command {
-	var asJSON bool
+	out := keptTable()
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -37,23 +36,48 @@ func newWorkspaceLs(s *settings) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
 				kept, err := h.Kept(ctx)
-				if asJSON {
+				if out.asJSON { // which has more of each kind
 					return errors.Join(printJSON(c.OutOrStdout(), kept), err)
 				}
-				t := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
-				_, _ = fmt.Fprintln(t, "KIND\tBOTTLE\tINSTANCE\tSIZE\tAGE\tDIRECTORY") // Flush tells
-				for _, x := range kept.Results {
-					_, _ = fmt.Fprintf(t, "result\t%s\t%s\t%s\t%s\t%s\n", x.Name, x.Instance, units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Started)), quotePath(x.Directory))
-				}
-				for _, x := range kept.Copies {
-					_, _ = fmt.Fprintf(t, "copy\t-\t-\t%s\t%s\t%s\n", units.BytesSize(float64(x.Size)), units.HumanDuration(time.Since(x.Created)), quotePath(x.Directory))
-				}
-				return errors.Join(t.Flush(), err)
+				return errors.Join(out.print(c.OutOrStdout(), viewKept(kept)), err)
 			})
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	out.register(c)
 	return c
+}
+
+// keptView is a copy of a project or a result of a bottle.
+type keptView struct {
+	Kind      string    `json:"kind"` // result or copy
+	Bottle    string    `json:"bottle,omitempty"`
+	Instance  string    `json:"instance,omitempty"`
+	Size      int64     `json:"size"` // in bytes
+	Created   time.Time `json:"created"`
+	Directory string    `json:"directory"`
+}
+
+func viewKept(k runtime.Kept) (all []keptView) {
+	for _, r := range k.Results {
+		all = append(all, keptView{"result", r.Name, r.Instance, r.Size, r.Started, r.Directory})
+	}
+	for _, t := range k.Copies {
+		all = append(all, keptView{"copy", "", "", t.Size, t.Created, t.Directory})
+	}
+	return all
+}
+
+func keptTable() *table[keptView] {
+	return &table[keptView]{
+		head: []string{"KIND", "BOTTLE", "INSTANCE", "SIZE", "AGE", "DIRECTORY"},
+		cells: func(v keptView) []string {
+			return []string{v.Kind, cmp.Or(v.Bottle, "-"), cmp.Or(v.Instance, "-"), units.BytesSize(float64(v.Size)), units.HumanDuration(time.Since(v.Created)), v.Directory}
+		},
+		plain: func(v keptView) keptView {
+			v.Directory = quotePath(v.Directory)
+			return v
+		},
+	}
 }
 
 func newWorkspacePrune(s *settings) *cobra.Command {
