@@ -83,8 +83,8 @@ func readInRoot(root *os.File, name string) (_ string, err error) {
 }
 
 // checkTarget refuses a target that the image leads elsewhere: what is shown
-// there would lie over something that the container relies on.
-func checkTarget(root *os.File, target string) error {
+// there would lie over something that the container relies on, or could not lie there.
+func checkTarget(root *os.File, target string, isDir bool) error {
 	fd, err := beneath.Open(int(root.Fd()), strings.TrimPrefix(target, "/"), unix.O_PATH, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -94,8 +94,9 @@ func checkTarget(root *os.File, target string) error {
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		err = fmt.Errorf("in the image the target %s is a link: %w", target, errdefs.ErrFailedPrecondition)
+	kind := st.Mode & unix.S_IFMT
+	if fits := kind == unix.S_IFDIR && isDir || kind == unix.S_IFREG && !isDir; err == nil && !fits {
+		err = fmt.Errorf("in the image the target %s is a link, or of another kind than what is to be there: %w", target, errdefs.ErrFailedPrecondition)
 	}
 	return errors.Join(err, unix.Close(fd))
 }

@@ -26,21 +26,26 @@ func (r Record) mountAt(i int) string { return filepath.Join(r.mountsDir(), strc
 // placeMounts makes what belongs to who asked the agent's, for this bottle.
 func (b *Bottle) placeMounts(root *os.File, owner workspace.Owner) error {
 	for i, m := range b.plan.Mounts {
-		err := checkTarget(root, m.Target)
-		if err == nil {
-			err = b.placeMount(m, b.options.Mounts[i], b.mountAt(i), owner)
-		}
-		if err != nil {
+		if err := b.placeMount(root, i, owner); err != nil {
 			return fmt.Errorf("mount %q: %w", m.Source, err)
 		}
 	}
 	return nil
 }
 
-func (b *Bottle) placeMount(m MountPlan, source *workspace.Source, at string, owner workspace.Owner) (err error) {
+func (b *Bottle) placeMount(root *os.File, i int, owner workspace.Owner) (err error) {
+	m, source, at := b.plan.Mounts[i], b.options.Mounts[i], b.mountAt(i)
 	st, err := source.Top.Stat()
 	if err != nil {
 		return err
+	}
+	if err := checkTarget(root, m.Target, st.IsDir()); err != nil {
+		return err
+	}
+	if m.Writable {
+		if err := b.refuseWritable(source.Top, st.IsDir()); err != nil {
+			return err
+		}
 	}
 	if st.IsDir() {
 		err = os.MkdirAll(at, 0o700)
@@ -49,11 +54,6 @@ func (b *Bottle) placeMount(m MountPlan, source *workspace.Source, at string, ow
 	}
 	if err != nil {
 		return err
-	}
-	if m.Writable {
-		if err := b.refuseWritable(source.Top, st.IsDir()); err != nil {
-			return err
-		}
 	}
 	users, err := mapping(source, owner, b.options.Runsc != "")
 	if err != nil {

@@ -56,7 +56,7 @@ func (b *Bottle) placeAs(ctx context.Context, root *os.File, owner workspace.Own
 	if err := os.MkdirAll(b.workspaceDir(), 0o700); err != nil {
 		return err
 	}
-	if err := checkTarget(root, b.Workspace.Target); err != nil {
+	if err := checkTarget(root, b.Workspace.Target, true); err != nil {
 		return fmt.Errorf("%w: choose another --workspace-target", err)
 	}
 	switch b.Workspace.Mode {
