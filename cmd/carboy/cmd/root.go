@@ -147,7 +147,8 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if c.Name() == cobra.ShellCompRequestCmd {
-				return nil // which says nothing, and loads them itself
+				complete(c.Root(), settings) // no other start pays for it
+				return nil                   // which says nothing, and loads them itself
 			}
 			return settings.load(c)
 		},
@@ -162,7 +163,6 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		newBuild(settings), newImage(settings), newPull(settings), newAgents(), newInfo(), newInit(), newEdit(),
 		newValidate(), newSchema(), newImport(), newConfig(settings), newGenerate(), newDoctor(settings), newLogin(), newLogout(), newVersion())
 	tame(root)
-	complete(root, settings)
 	return root
 }
 
