@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
@@ -105,13 +104,6 @@ func (b *Bottle) mountBinds() []bottlespec.Bind {
 		binds = append(binds, bottlespec.Bind{Source: b.mountAt(i), Target: m.Target, Writable: m.Writable})
 	}
 	return binds
-}
-
-func (r Record) unplaceMounts() error {
-	if err := mount.UnmountRecursive(r.mountsDir(), unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount: %w", err)
-	}
-	return nil
 }
 
 // OpenMount opens what a mount shows, as who asks: a directory or a regular

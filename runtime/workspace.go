@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -76,17 +77,23 @@ func (b *Bottle) placeAs(ctx context.Context, root *os.File, owner workspace.Own
 // settle ends a workspace: what the agent changed stays as the bottle's result,
 // and without a change nothing does.
 func (h *Host) settle(ctx context.Context, r Record) error {
-	if err := r.unplaceMounts(); err != nil {
+	if err := errors.Join(unmountBelow(r.mountsDir()), unmountBelow(r.workspaceDir())); err != nil {
 		return err
 	}
-	if r.Workspace == nil {
-		return nil
-	}
-	if err := mount.UnmountRecursive(r.workspaceDir(), unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount: %w", err)
-	}
-	if r.Workspace.Mode == ModeBind {
+	if r.Workspace == nil || r.Workspace.Mode == ModeBind {
 		return nil
 	}
 	return h.settleResult(ctx, r)
+}
+
+// unmountBelow reads the host's list of mounts only where there can be one:
+// most bottles have none.
+func unmountBelow(dir string) error {
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount: %w", err)
+	}
+	return nil
 }
