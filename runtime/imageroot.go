@@ -73,7 +73,7 @@ func readInRoot(root *os.File, name string) (_ string, err error) {
 	if st, err := found.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > limit {
 		return "", errors.Join(fmt.Errorf("%s in the image is not a regular file of at most 1 MiB", name), err)
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", found.Fd()))
+	f, err := os.Open(descriptor(found))
 	if err != nil {
 		return "", fmt.Errorf("%s in the image: %w", name, err)
 	}

@@ -68,10 +68,10 @@ func (p *Plan) addLogin(r Request) error {
 	}
 	for _, name := range names {
 		value, err := r.login(name)
-		if err != nil || value == "" {
-			if err != nil {
-				return err
-			}
+		if err != nil {
+			return err
+		}
+		if value == "" {
 			continue
 		}
 		p.Login, p.Env, p.secret[name] = name, sortedSet(append(p.Env, name)), true
