@@ -3,7 +3,6 @@ package test
 import (
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -101,10 +100,12 @@ func (r *rig) importAgents(t *testing.T) {
 	dir := t.TempDir()
 	layer, archive := filepath.Join(dir, "layer.tar"), filepath.Join(dir, "image.tar")
 	programs := []world.Program{claudeProgram, codexProgram}
-	if err := world.WriteProgramsLayer(layer, programs, cLibrary(t)); err != nil {
+	if err := world.WriteProgramsLayer(layer, programs); err != nil {
 		t.Fatal(err)
 	}
-	image := world.Image{Name: agentsImage, Env: []string{"PATH=/usr/bin:/bin"}, Layer: layer, Files: map[string][]byte{"etc/ca.pem": r.CA}}
+	files := map[string][]byte{"etc/ca.pem": r.CA}
+	addFiles(t, files, cLibrary(t)...)
+	image := world.Image{Name: agentsImage, Env: []string{"PATH=/usr/bin:/bin"}, Layer: layer, Files: files}
 	if err := image.Write(archive); err != nil {
 		t.Fatal(err)
 	}
@@ -115,19 +116,14 @@ func (r *rig) importAgents(t *testing.T) {
 	})
 }
 
-// cLibrary is this machine's, as its own programs load it.
+// cLibrary is this machine's, and what was once apart from it.
 func cLibrary(t *testing.T) []string {
 	t.Helper()
-	out, err := exec.Command("ldd", "/bin/sh").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := regexp.MustCompile(`/\S+`).FindAllString(string(out), -1)
-	libs := filepath.Dir(files[0])
+	paths := libraries(t, "/bin/sh")
 	for _, name := range []string{"libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6"} {
-		files = append(files, filepath.Join(libs, name))
+		paths = append(paths, filepath.Join(filepath.Dir(paths[0]), name))
 	}
-	return files
+	return paths
 }
 
 func testTask(t *testing.T, r *rig, m *model, agent, login string, flags ...string) {

@@ -1,17 +1,16 @@
 package test
 
 import (
-	"net"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strings"
 	"syscall"
 	"testing"
 
+	"carboy/test/world"
+
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
-	"golang.org/x/sys/unix"
 )
 
 // TestSSHKeys lends keys that are locked, and those of the caller's own agent.
@@ -96,43 +95,14 @@ func holdKey(t *testing.T, socket string, key sshKey, uid int) string {
 	if err := ring.Add(agent.AddedKey{PrivateKey: private, Comment: "work"}); err != nil {
 		t.Fatal(err)
 	}
-	l := listenAs(t, socket, uid)
+	l, err := world.ListenAs(socket, uid)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _ = l.Close() })
 	if err := os.Chmod(socket, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_ = agent.ServeAgent(ring, conn)
-				_ = conn.Close()
-			}()
-		}
-	}()
+	go world.LendKeys(l, ring)
 	return socket
-}
-
-// listenAs is a socket of a user's: the kernel tells a peer who called listen(2).
-func listenAs(t *testing.T, path string, uid int) (l net.Listener) {
-	t.Helper()
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		goruntime.LockOSThread() // and never unlocked: the thread ends, with its uid
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
-			err = errno
-			return
-		}
-		l, err = net.Listen("unix", path)
-	}()
-	<-done
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }

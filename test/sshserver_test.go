@@ -148,24 +148,35 @@ const sshImage = "carboy.test/ssh:latest"
 func sshTools(t *testing.T) world.Image {
 	t.Helper()
 	files := map[string][]byte{"etc/ssh/ssh_config": []byte("Include /etc/ssh/ssh_config.d/*.conf\n")} // as Debian's begins
-	add := func(path string) {
+	for _, tool := range []string{"git", "ssh", "ssh-add", "ssh-keygen"} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			t.Fatalf("%v: run `make deps`", err)
+		}
+		addFiles(t, files, append(libraries(t, path), path)...)
+	}
+	return world.Image{Name: sshImage, Files: files, Env: []string{"PATH=/bin:/usr/bin"}}
+}
+
+// libraries are this machine's, as a program loads them.
+func libraries(t *testing.T, program string) (paths []string) {
+	t.Helper()
+	for _, word := range strings.Fields(hostTool(t, "ldd", program)) {
+		if strings.HasPrefix(word, "/") {
+			paths = append(paths, word)
+		}
+	}
+	return paths
+}
+
+// addFiles gives an image files of this machine, at their own paths.
+func addFiles(t *testing.T, files map[string][]byte, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		files[path] = b
 	}
-	for _, tool := range []string{"git", "ssh", "ssh-add", "ssh-keygen"} {
-		path, err := exec.LookPath(tool)
-		if err != nil {
-			t.Fatalf("%v: run `make deps`", err)
-		}
-		add(path)
-		for _, word := range strings.Fields(hostTool(t, "ldd", path)) {
-			if strings.HasPrefix(word, "/") {
-				add(word)
-			}
-		}
-	}
-	return world.Image{Name: sshImage, Files: files, Env: []string{"PATH=/bin:/usr/bin"}}
 }

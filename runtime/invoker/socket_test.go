@@ -4,19 +4,22 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"carboy/test/world"
 )
 
 // greeter is a socket that says hello, of a server that runs as that user.
 func greeter(t *testing.T, path string, uid int) {
 	t.Helper()
-	l := listenAs(t, path, uid)
+	l, err := world.ListenAs(path, uid)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _ = l.Close() })
 	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, -1)); err != nil {
 		t.Fatal(err)
@@ -31,27 +34,6 @@ func greeter(t *testing.T, path string, uid int) {
 			_ = conn.Close()
 		}
 	}()
-}
-
-// listenAs is a socket of a user's: the kernel tells a peer who called listen(2).
-func listenAs(t *testing.T, path string, uid int) (l net.Listener) {
-	t.Helper()
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		goruntime.LockOSThread() // and never unlocked: the thread ends, with its uid
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
-			err = errno
-			return
-		}
-		l, err = net.Listen("unix", path)
-	}()
-	<-done
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }
 
 // TestDialUnixWantsTheUsersServer: root's service would take the caller for

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"carboy/runtime/invoker"
+	"carboy/test/world"
 )
 
 func me(home string) invoker.User {
@@ -136,18 +137,7 @@ func ownAgent(t *testing.T, comments ...string) (socket string, ring agent.Agent
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_ = agent.ServeAgent(ring, conn)
-				_ = conn.Close()
-			}()
-		}
-	}()
+	go world.LendKeys(l, ring)
 	return socket, ring
 }
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 )
 
 // Program is a native binary of an npm package, and where it goes.
@@ -39,9 +38,8 @@ func (p Program) Fetched() (bool, error) {
 	return err == nil, err
 }
 
-// WriteProgramsLayer writes a layer of programs, with further files of this
-// machine at their own paths.
-func WriteProgramsLayer(file string, programs []Program, further []string) (err error) {
+// WriteProgramsLayer writes a layer of programs.
+func WriteProgramsLayer(file string, programs []Program) (err error) {
 	out, err := os.Create(file)
 	if err != nil {
 		return err
@@ -51,15 +49,6 @@ func WriteProgramsLayer(file string, programs []Program, further []string) (err 
 	for _, p := range programs {
 		if err := p.copy(w); err != nil {
 			return fmt.Errorf("program %s: %w", p.Package, err)
-		}
-	}
-	for _, name := range further {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		if err := add(w, name, int64(len(data)), strings.NewReader(string(data))); err != nil {
-			return err
 		}
 	}
 	return w.Close()
@@ -91,7 +80,7 @@ func (p Program) copy(w *tar.Writer) error {
 }
 
 func add(w *tar.Writer, name string, size int64, data io.Reader) error {
-	h := regular(strings.TrimPrefix(name, "/"), nil, 0o755).Header
+	h := regular(name, nil, 0o755).Header
 	h.Size = size
 	if err := w.WriteHeader(&h); err != nil {
 		return err
