@@ -114,7 +114,21 @@ func (h *Host) CheckReady() error {
 	if len(Record{StateDir: h.StateDir, Instance: newInstance()}.controlPath()) > longestSocket {
 		return fmt.Errorf("state directory %s: its name is too long for a socket below it: %w", h.StateDir, errdefs.ErrInvalidArgument)
 	}
-	return errors.Join(h.makeStateDir(), h.checkMounts(), h.checkHelpers())
+	return errors.Join(checkDescriptors(), h.makeStateDir(), h.checkMounts(), h.checkHelpers())
+}
+
+// checkDescriptors: a bottle takes about 40 file descriptors, and more for its
+// viewers. One that began to run out of them would run without its logs.
+func checkDescriptors() error {
+	const least = 128
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if limit.Cur < least {
+		return fmt.Errorf("the limit of open files is %d, a bottle needs %d: raise it (ulimit -n, LimitNOFILE= of a unit): %w", limit.Cur, least, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // checkMounts: files that we show to containers are looked up by containerd's
