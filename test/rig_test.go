@@ -30,6 +30,7 @@ type rig struct {
 	*world.World
 	containerd *world.Containerd
 	namespace  string
+	carboy     string // the binary
 	before     world.Host
 }
 
@@ -71,7 +72,7 @@ func newRig(t *testing.T, machine int) *rig {
 
 func newRigOn(t *testing.T, c *world.Containerd) *rig {
 	t.Helper()
-	r := &rig{World: shared.world, containerd: c,
+	r := &rig{World: shared.world, containerd: c, carboy: shared.carboy,
 		namespace: fmt.Sprintf("test-%d", namespaceCount.Add(1))}
 	r.importImage(t, shared.archive)
 	// What the first use of a host leaves for good: the logs' directory, the
@@ -114,7 +115,7 @@ func (r *rig) commandFor(t testing.TB, limit time.Duration, args ...string) *exe
 	// Beyond the test's own context, which ends before its clean-up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	t.Cleanup(cancel)
-	c, err := r.containerd.Carboy(ctx, shared.carboy, r.namespace, args...)
+	c, err := r.containerd.Carboy(ctx, r.carboy, r.namespace, args...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -306,8 +306,8 @@ func Handshake(r io.Reader, w *Writer) (Hello, error) {
 		return hello, err
 	}
 	if hello.Version != Version {
-		return hello, fmt.Errorf("the other side speaks version %d, this one %d: use one version of carboy and its helpers: %w",
-			hello.Version, Version, ErrProtocol)
+		return hello, fmt.Errorf("the other side is of build %q and speaks version %d, this one of %q speaks %d: use a carboy of the other side's build: %w",
+			hello.Build, hello.Version, version.Build, Version, ErrProtocol)
 	}
 	return hello, nil
 }

@@ -99,7 +99,7 @@ func TestHandshake(t *testing.T) {
 		protocol bool
 	}{
 		"same version":  {hello(`{"version":1}`), "", false},
-		"newer":         {hello(`{"version":2}`), "speaks version 2, this one 1", true},
+		"newer":         {hello(`{"version":2,"build":"next"}`), `of build "next" and speaks version 2, this one of "devel" speaks 1`, true},
 		"none":          {hello(`{}`), "speaks version 0", true},
 		"not JSON":      {hello(`x`), "frame of kind 1", true},
 		"another frame": {wrongKind.String(), "first frame is of kind 10", true},

@@ -1,7 +1,9 @@
 package world
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"carboy/runtime/initproto"
 )
 
 // Build builds carboy and its helpers as installed below dir, a PREFIX: bin/carboy
@@ -36,18 +40,48 @@ func Build(ctx context.Context, dir string) (string, error) {
 	return filepath.Join(bin, "carboy"), nil
 }
 
+// BuildNext builds the command of a later carboy, which calls itself build
+// "next" and speaks that version of the protocol.
+func BuildNext(ctx context.Context, dir string, protocol int) (string, error) {
+	root, err := repository()
+	if err != nil {
+		return "", err
+	}
+	source := filepath.Join(root, "runtime/initproto/frame.go")
+	text, err := os.ReadFile(source)
+	if err != nil {
+		return "", err
+	}
+	now := fmt.Appendf(nil, "const Version = %d\n", initproto.Version)
+	if !bytes.Contains(text, now) {
+		return "", fmt.Errorf("%s: no %q", source, now)
+	}
+	next := bytes.Replace(text, now, fmt.Appendf(nil, "const Version = %d\n", protocol), 1)
+	frame, overlay := filepath.Join(dir, "frame.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{source: frame}})
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(os.WriteFile(frame, next, 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "bin", "carboy")
+	return path, goBuild(ctx, path, "./cmd/carboy", "-overlay", overlay, "-ldflags", "-X carboy/runtime/version.Build=next")
+}
+
 // BuildProbe builds the agent that tests run in bottles, and returns its path.
 func BuildProbe(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "probe")
 	return path, goBuild(ctx, path, "./test/world/probe")
 }
 
-func goBuild(ctx context.Context, path, main string) error {
+func goBuild(ctx context.Context, path, main string, flags ...string) error {
 	root, err := repository()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, goTool(), "build", "-trimpath", "-o", path, main)
+	args := append([]string{"build", "-trimpath", "-o", path}, flags...)
+	cmd := exec.CommandContext(ctx, goTool(), append(args, main)...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
