@@ -40,7 +40,9 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 		errs = append(errs, fmt.Errorf("egress namespace of bottle %s: %w", r.Name, err))
 	}
 	defer egress.Close()
+	cut := cutOff(held)
 	step("containers", func() error { return h.removeCells(ctx, r) })
+	<-cut
 	gone := len(errs) == 0
 	if held != nil {
 		step("namespaces", held.Close)
@@ -71,6 +73,19 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 		return errors.Join(append(errs, fmt.Errorf("bottle %s is not removed completely, its record stays: run `carboy gc` again", r.Name), own.postpone())...)
 	}
 	return own.remove()
+}
+
+// cutOff takes the way out away beside what else takes time, and closes its
+// channel when done. It only saves waiting: Detach looks whether it is gone.
+func cutOff(held *netns.Network) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if held != nil {
+			_ = held.Cut()
+		}
+	}()
+	return done
 }
 
 // removeTree also takes away what a runtime mounted below a directory.
