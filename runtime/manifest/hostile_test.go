@@ -75,7 +75,7 @@ func TestHostileDocuments(t *testing.T) {
 			}
 		})
 	}
-	if b, err := ParseBottle("y.yaml", []byte("# none\nimage: 'a b'\nenv:\n  A: \"b\\tc\"\n")); err != nil || b.Image != "a b" || b.Env["A"] != "b\tc" {
+	if b, err := ParseBottle("y.yaml", []byte("# none\nuser: 'a b'\nenv:\n  A: \"b\\tc\"\n")); err != nil || b.User != "a b" || b.Env["A"] != "b\tc" {
 		t.Errorf("a harmless one: %+v, %v", b, err)
 	}
 }
