@@ -10,6 +10,7 @@ import (
 
 	"carboy/image"
 	"carboy/runtime/buildproto"
+	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
 )
 
@@ -71,4 +72,12 @@ func (b *BuildPlan) Request() buildproto.Build {
 	return buildproto.Build{
 		Context: b.Context, File: b.Dockerfile, Names: []string{b.Image}, Target: b.Target, Args: b.Args, Network: b.Network, Progress: "auto",
 	}
+}
+
+// Check looks for the directory and the Dockerfile, as the build will.
+func (b *BuildPlan) Check(who invoker.User) error {
+	if _, _, err := b.Request().Locate(who.Stat); err != nil {
+		return b.at.Fault(invalid("%w", err))
+	}
+	return nil
 }

@@ -6,11 +6,13 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/crypto/ssh"
 
 	"carboy/runtime/manifest"
 	"carboy/runtime/provision"
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/sshagent"
 )
 
 // SSHPlan is a host that the agent may log in to with a key that stays outside.
@@ -98,4 +100,12 @@ func hostKeys(lines []string) (keys []ssh.PublicKey, err error) {
 		keys = append(keys, key)
 	}
 	return keys, nil
+}
+
+// CheckKey looks for a key's file and reads nothing.
+func (s SSHPlan) CheckKey(source sshagent.Source) error {
+	if err := source.Check(s.Key); err != nil {
+		return s.at.Fault(fmt.Errorf("ssh host %s: %w: %w", s.Host, err, errdefs.ErrInvalidArgument))
+	}
+	return nil
 }

@@ -47,6 +47,8 @@ func hostile(n int) map[string]string {
 		"unknown keys":   manyKeys(n),
 		"directive":      "%YAML 1.2\n---\nimage: a",
 		"not a mapping":  "[a]",
+		"long image":     "image: A/" + strings.Repeat("x", n-20),
+		"long path":      "mounts: [{source: /, target: " + strings.Repeat("x", n-50) + "}]",
 	}
 }
 

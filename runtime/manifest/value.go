@@ -26,7 +26,7 @@ const (
 func Size(text string, least int64) (int64, error) {
 	n, err := units.RAMInBytes(text)
 	if err != nil || n < least {
-		return 0, fmt.Errorf("%q: give a size of at least %s, as in 512MiB or 4g", text, units.BytesSize(float64(least)))
+		return 0, fmt.Errorf("%.100q: give a size of at least %s, as in 512MiB or 4g", text, units.BytesSize(float64(least)))
 	}
 	return n, nil
 }
@@ -51,7 +51,7 @@ func HostKey(line string) (ssh.PublicKey, error) {
 // workspace can have.
 func CheckTarget(target string) error {
 	if !path.IsAbs(target) || target != path.Clean(target) || reserved(target) {
-		return fmt.Errorf("%q: give an absolute path in the container that is its own, as /data", target)
+		return fmt.Errorf("%.100q: give an absolute path in the container that is its own, as /data", target)
 	}
 	return nil
 }
@@ -70,12 +70,12 @@ func reserved(target string) bool {
 // sockets of services, devices, the kernel.
 func CheckSource(source string) error {
 	if !filepath.IsAbs(source) && !strings.HasPrefix(source, "~/") || strings.ContainsRune(source, 0) {
-		return fmt.Errorf("%q: give an absolute path of the host, or one from ~/", source)
+		return fmt.Errorf("%.100q: give an absolute path of the host, or one from ~/", source)
 	}
 	clean := filepath.Clean(source)
 	system := func(dir string) bool { return clean == dir || strings.HasPrefix(clean, dir+"/") }
 	if slices.ContainsFunc([]string{"/dev", "/proc", "/run", "/sys", "/var/run"}, system) || clean == "/" {
-		return fmt.Errorf("%q: services of the host have their sockets and devices there: name a directory of files", source)
+		return fmt.Errorf("%.100q: services of the host have their sockets and devices there: name a directory of files", source)
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func CheckSource(source string) error {
 // CheckDirectory refuses what is no absolute path in an image.
 func CheckDirectory(dir string) error {
 	if !path.IsAbs(dir) {
-		return fmt.Errorf("%q: give an absolute path in the image", dir)
+		return fmt.Errorf("%.100q: give an absolute path in the image", dir)
 	}
 	return nil
 }
@@ -117,7 +117,7 @@ func checkSize(least int64) func(string) error {
 
 func checkImage(ref string) error {
 	if _, err := reference.ParseDockerRef(ref); err != nil {
-		return fmt.Errorf("image reference %.100q: %w", ref, err)
+		return fmt.Errorf("image reference %.100q: %.300v", ref, err)
 	}
 	return nil
 }

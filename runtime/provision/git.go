@@ -22,10 +22,10 @@ type Git struct {
 // hold, or would change.
 func CheckIdentity(text string) error {
 	if strings.ContainsFunc(text, unicode.IsControl) {
-		return fmt.Errorf("control character in %q", text)
+		return fmt.Errorf("control character in %.100q", text)
 	}
 	if strings.ContainsAny(text, "<>") || text != strings.TrimSpace(text) {
-		return fmt.Errorf("%q: git drops blanks around and < > in names and addresses", text)
+		return fmt.Errorf("%.100q: git drops blanks around and < > in names and addresses", text)
 	}
 	return nil
 }
@@ -33,7 +33,7 @@ func CheckIdentity(text string) error {
 // CheckAddress refuses what cannot be the beginning of an address.
 func CheckAddress(text string) error {
 	if text == "" || strings.ContainsFunc(text, unicode.IsControl) {
-		return fmt.Errorf("%q: give the beginning of an address, and what stands for it", text)
+		return fmt.Errorf("%.100q: give the beginning of an address, and what stands for it", text)
 	}
 	return nil
 }

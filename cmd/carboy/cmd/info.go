@@ -11,6 +11,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
+	"carboy/runtime/provision"
 	"carboy/runtime/skill"
 )
 
@@ -31,6 +32,7 @@ type infoView struct {
 	Secrets  []string           `json:"secrets"` // names of files
 	Allow    []string           `json:"allow"`
 	Private  []string           `json:"private"`
+	Git      *provision.Git     `json:"git,omitempty"`
 	SSH      []string           `json:"ssh"` // hosts
 
 	Intercept []string            `json:"intercept"`
@@ -42,7 +44,7 @@ type promptView struct {
 	FirstLine  string `json:"firstLine"`
 }
 
-func newInfo() *cobra.Command {
+func newInfo(s *settings) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "info AGENT",
@@ -54,7 +56,7 @@ func newInfo() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				p, err := examine(a, b)
+				p, err := examine(s, a, b)
 				if err != nil {
 					return err
 				}
@@ -71,14 +73,18 @@ func newInfo() *cobra.Command {
 }
 
 // examine is the plan of manifests alone, in which all variables of the caller
-// are there, and a bottle that only others extend has an image.
-func examine(a manifest.Agent, b manifest.Bottle) (*runtime.Plan, error) {
+// are there, and a bottle that only others extend has an image. Without settings
+// the engine is the bottle's own, or the usual one.
+func examine(s *settings, a manifest.Agent, b manifest.Bottle) (*runtime.Plan, error) {
 	if err := skill.CheckNames(a.Skills); err != nil {
-		return nil, err
+		return nil, a.At("skills").Fault(err)
 	}
 	r := runtime.Request{Agent: &a, Bottle: &b, Lookup: func(string) (string, bool) { return "", true }}
 	if a.Name == "" && b.Image == "" && b.Build == nil {
 		r.Image = "scratch"
+	}
+	if s != nil {
+		r.Engine, r.ProxyImage = chooseProxy(s, b.Proxy, "")
 	}
 	return runtime.NewPlan(r)
 }
@@ -88,7 +94,7 @@ func viewInfo(a manifest.Agent, p *runtime.Plan) infoView {
 	v := infoView{
 		Name: a.Name, Source: a.Source, Project: a.Project, Provider: p.Provider, Model: a.Model, Command: p.Command, Skills: list(a.Skills),
 		Prompt: promptView{utf8.RuneCountInString(a.Prompt), first}, Bottle: *p.Bottle, Image: p.Image,
-		Env: p.Env, Secrets: list(p.Secrets), Allow: p.Allow, Private: p.Private, SSH: []string{},
+		Env: p.Env, Secrets: list(p.Secrets), Allow: p.Allow, Private: p.Private, Git: p.Git, SSH: []string{},
 		Intercept: p.Intercept, Mounts: list(p.Mounts),
 	}
 	for _, s := range p.SSH {
