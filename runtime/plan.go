@@ -154,7 +154,9 @@ func NewPlan(r Request) (*Plan, error) {
 	}
 	for _, step := range []func() error{
 		func() error { return p.setBuild(r, b) },
-		func() error { return ifWritten(r.Image == "", a.At("bottle")).Fault(p.setImage(cmp.Or(r.Image, b.Image))) },
+		func() error {
+			return ifWritten(r.Image == "", a.At("bottle")).Fault(p.setImage(cmp.Or(r.Image, b.Image)))
+		},
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
 		func() error { return p.setProvider(r, a) },
