@@ -36,7 +36,14 @@ type infoView struct {
 	SSH      []string           `json:"ssh"` // hosts
 
 	Intercept []string            `json:"intercept"`
+	DLP       string              `json:"dlp,omitempty"`
 	Mounts    []runtime.MountPlan `json:"mounts"`
+	User      string              `json:"user,omitempty"`    // empty: the image's
+	Workdir   string              `json:"workdir,omitempty"` // empty: the image's
+	Runtime   string              `json:"runtime"`
+	Proxy     runtime.ProxyPlan   `json:"proxy"`
+	Limits    runtime.PlanLimits  `json:"limits"`
+	Build     *runtime.BuildPlan  `json:"build,omitempty"` // makes the image first
 }
 
 type promptView struct {
@@ -95,7 +102,8 @@ func viewInfo(a manifest.Agent, p *runtime.Plan) infoView {
 		Name: a.Name, Source: a.Source, Project: a.Project, Provider: p.Provider, Model: a.Model, Command: p.Command, Skills: list(a.Skills),
 		Prompt: promptView{utf8.RuneCountInString(a.Prompt), first}, Bottle: *p.Bottle, Image: p.Image,
 		Env: p.Env, Secrets: list(p.Secrets), Allow: p.Allow, Private: p.Private, Git: p.Git, SSH: []string{},
-		Intercept: p.Intercept, Mounts: list(p.Mounts),
+		Intercept: p.Intercept, DLP: p.DLP, Mounts: list(p.Mounts),
+		User: p.User, Workdir: p.Workdir, Runtime: p.Runtime, Proxy: p.Proxy, Limits: p.Limits, Build: p.Build,
 	}
 	for _, s := range p.SSH {
 		v.SSH = append(v.SSH, s.Host)
@@ -117,6 +125,9 @@ func printInfo(w io.Writer, a manifest.Agent, p *runtime.Plan) error {
 	}
 	r.add("skills", cmp.Or(quoteAll(a.Skills), "(none)"))
 	r.program(p)
+	r.place(p)
+	r.add("runtime", p.Runtime)
+	r.add("proxy", proxyText(p.Proxy))
 	r.grants(p)
 	return r.Flush()
 }
