@@ -11,6 +11,8 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	"carboy/runtime/proxy/policy"
 )
 
 // decode fills v, a pointer to a struct, with a YAML document, and returns where
@@ -189,7 +191,7 @@ func (r *reader) matches(n ast.Node, text, key string, f form) bool {
 	case f.check != nil:
 		err := f.check(text)
 		if err != nil {
-			r.add(n, "%s: %v", key, err)
+			r.add(n, "%s: %s", key, bounded(policy.Visible(err.Error()), 300))
 		}
 		return err == nil
 	}

@@ -143,10 +143,11 @@ func checkTokens(path string, tokens token.Tokens) error {
 }
 
 // cut bounds what is shown of a word.
-func cut(word string) string {
-	const most = 60
-	if len(word) <= most {
-		return word
+func cut(word string) string { return bounded(word, 60) }
+
+func bounded(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	return strings.ToValidUTF8(word[:most], "") + "..."
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }

@@ -48,6 +48,7 @@ func hostile(n int) map[string]string {
 		"directive":      "%YAML 1.2\n---\nimage: a",
 		"not a mapping":  "[a]",
 		"long image":     "image: A/" + strings.Repeat("x", n-20),
+		"many values":    "ssh:\n" + strings.Repeat("- {host: "+strings.Repeat("\U0001F600", 100)+"}\n", n/500),
 		"long path":      "mounts: [{source: /, target: " + strings.Repeat("x", n-50) + "}]",
 	}
 }
