@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,10 +34,13 @@ func (p *Plan) setMounts(r Request, b manifest.Bottle) error {
 		mounts = append(slices.DeleteFunc(mounts, func(other MountPlan) bool { return other.Target == parsed.Target }), parsed)
 	}
 	if len(mounts) > mostMounts {
-		return invalid("%d mounts: at most %d", len(mounts), mostMounts)
+		return ifWritten(len(r.Mounts) == 0, b.At("mounts")).Fault(invalid("%d mounts: at most %d", len(mounts), mostMounts))
 	}
 	for _, m := range mounts {
-		if err := errors.Join(m.check(), m.alone(p)); err != nil {
+		if err := m.check(); err != nil {
+			return m.at.Fault(err)
+		}
+		if err := m.alone(p); err != nil {
 			return m.at.Fault(err)
 		}
 		p.Mounts = append(p.Mounts, m)

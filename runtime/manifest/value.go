@@ -117,7 +117,7 @@ func checkSize(least int64) func(string) error {
 
 func checkImage(ref string) error {
 	if _, err := reference.ParseDockerRef(ref); err != nil {
-		return fmt.Errorf("image reference %.100q: %.300v", ref, err)
+		return fmt.Errorf("image reference %.100q: %w", ref, err)
 	}
 	return nil
 }

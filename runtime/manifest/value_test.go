@@ -49,15 +49,14 @@ var refused = []struct{ text, want string }{
 // TestRefusedValues: each is told with its line, and all of a file at once.
 func TestRefusedValues(t *testing.T) {
 	const end = ": invalid argument"
-	file, wants := "", []string{}
 	for _, tt := range refused {
 		want := "/x/bottles/y.yaml:2: " + tt.want + end
 		if _, err := ParseBottle("/x/bottles/y.yaml", []byte("# first\n"+tt.text+"\n")); err == nil || err.Error() != want {
 			t.Errorf("%s:\n got %v\nwant %v", tt.text, err, want)
 		}
 	}
-	file = "limits: {memory: x,\n  disk: y}\nmounts:\n- source: /a\n  target: b\n- source: /c\n  target: d\nenv:\n  A: ok\n  B-C: x\n"
-	wants = []string{"y:1: memory:", "y:2: disk:", "y:5: target:", "y:7: target:", "y:10: env:"}
+	file := "limits: {memory: x,\n  disk: y}\nmounts:\n- source: /a\n  target: b\n- source: /c\n  target: d\nenv:\n  A: ok\n  B-C: x\n"
+	wants := []string{"y:1: memory:", "y:2: disk:", "y:5: target:", "y:7: target:", "y:10: env:"}
 	_, err := ParseBottle("y", []byte(file))
 	lines := strings.Split(err.Error(), "\n")
 	for i, want := range wants {
