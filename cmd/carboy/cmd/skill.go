@@ -65,7 +65,7 @@ func findSkill(r *skill.Reader, places []skillPlace, name string) (skill.Skill, 
 		if !errors.Is(err, fs.ErrNotExist) {
 			return s, err
 		}
-		looked = append(looked, p.path)
+		looked = append(looked, quotePath(p.path))
 	}
 	return skill.Skill{}, fmt.Errorf("no skill %s: looked for %s: %w", name, strings.Join(looked, " and "), errdefs.ErrInvalidArgument)
 }
