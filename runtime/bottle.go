@@ -85,7 +85,7 @@ func (b *Bottle) startEngine(ctx context.Context) error {
 
 func (b *Bottle) openProxyLog(ctx context.Context) {
 	b.proxyLog = &proxyLog{warn: func(err error) { log.G(ctx).WithError(err).Error("the proxy's log is not complete") },
-		veil: veil.New(b.plan.unspoken()),
+		veil: veil.New(unspoken(b.plan.secretValues())),
 		file: lumberjack.Logger{Filename: b.ProxyLog(), MaxSize: proxyLogSize, MaxBackups: 1}}
 }
 

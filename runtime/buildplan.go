@@ -10,6 +10,7 @@ import (
 
 	"carboy/image"
 	"carboy/runtime/buildproto"
+	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
 )
 
@@ -21,6 +22,8 @@ type BuildPlan struct {
 	Target     string            `json:"target,omitempty"`
 	Args       map[string]string `json:"args,omitempty"`
 	Network    string            `json:"network"`
+
+	at manifest.Place
 }
 
 // setBuild takes over what a bottle's manifest says, unless another image was
@@ -29,9 +32,6 @@ func (p *Plan) setBuild(r Request, b manifest.Bottle) error {
 	m := b.Build
 	if m == nil {
 		return nil
-	}
-	if m.Context == "" {
-		return fault(b.Source, invalid("build needs a context, the directory to build from"))
 	}
 	bottle := strings.TrimSuffix(filepath.Base(b.Source), filepath.Ext(b.Source))
 	if filepath.Dir(filepath.Dir(b.Source)) != manifest.OperatorDir { // users do not share names
@@ -45,12 +45,13 @@ func (p *Plan) setBuild(r Request, b manifest.Bottle) error {
 	plan := BuildPlan{
 		Image: name, Context: from(filepath.Dir(b.Source), m.Context),
 		Target: m.Target, Args: m.Args, Network: cmp.Or(m.Network, buildproto.NetworkEgress),
+		at: b.At("build"),
 	}
 	if m.Dockerfile != "" {
 		plan.Dockerfile = from(plan.Context, m.Dockerfile)
 	}
 	if !slices.Contains(buildproto.Networks, plan.Network) {
-		return fault(b.Source, invalid("network %q of build: choose egress, none or host", plan.Network))
+		return b.At("build", "network").Fault(invalid("network %q of build: choose egress, none or host", plan.Network))
 	}
 	if r.Image == "" {
 		p.Build = &plan
@@ -71,4 +72,12 @@ func (b *BuildPlan) Request() buildproto.Build {
 	return buildproto.Build{
 		Context: b.Context, File: b.Dockerfile, Names: []string{b.Image}, Target: b.Target, Args: b.Args, Network: b.Network, Progress: "auto",
 	}
+}
+
+// Check looks for the directory and the Dockerfile, as the build will.
+func (b *BuildPlan) Check(who invoker.User) error {
+	if _, _, err := b.Request().Locate(who.Stat); err != nil {
+		return b.at.Fault(invalid("%w", err))
+	}
+	return nil
 }

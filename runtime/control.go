@@ -51,8 +51,10 @@ func (b *Bottle) serveControl(ctx context.Context, conn *net.UnixConn, agent ini
 }
 
 // complete gives a further command what the agent has, where its asker left it
-// open.
+// open. From then on the proxy's log hides what the asker brought.
 func (b *Bottle) complete(s initproto.Spec) initproto.Spec {
+	b.proxyLog.veil.Add(unspoken(broughtValues(s)))
+	s.Forwarded = nil
 	env := append([]string(nil), b.command.Env...)
 	s.Env = lastWins(append(env, s.Env...))
 	if s.User == "" {

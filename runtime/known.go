@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"carboy/runtime/initproto"
 	"carboy/runtime/proxy"
 )
 
@@ -28,6 +29,17 @@ func (p *Plan) secretValues() (values []secretValue) {
 	return values
 }
 
+// broughtValues are those of a further command that its asker forwarded.
+func broughtValues(s initproto.Spec) (values []secretValue) {
+	for _, e := range s.Env {
+		name, text, _ := strings.Cut(e, "=")
+		if slices.Contains(s.Forwarded, name) && !ordinaryName(name) {
+			values = append(values, secretValue{name, text})
+		}
+	}
+	return values
+}
+
 // knownSecrets are the texts that the engine looks for.
 func (p *Plan) knownSecrets() (known []string) {
 	if p.Proxy.Engine != proxy.Pipelock {
@@ -40,8 +52,8 @@ func (p *Plan) knownSecrets() (known []string) {
 }
 
 // unspoken are the texts that no log shows, whatever the engine looks for.
-func (p *Plan) unspoken() (all []string) {
-	for _, value := range p.secretValues() {
+func unspoken(values []secretValue) (all []string) {
+	for _, value := range values {
 		for _, part := range append(leaves(value.text), value.text) {
 			if ordinaryURL(part) {
 				continue

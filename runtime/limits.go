@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime/bottlespec"
@@ -34,20 +33,20 @@ type PlanLimits struct {
 	Disk   int64   `json:"disk"`
 }
 
-func (p *Plan) setLimits(r Request, m manifest.Limits) (err error) {
+func (p *Plan) setLimits(r Request, b manifest.Bottle) error {
+	m := b.Limits
 	l := PlanLimits{CPUs: cmp.Or(r.CPUs, m.CPUs), Pids: cmp.Or(r.Pids, m.Pids, defaultPids), Memory: defaultMemory(), Disk: defaultDisk}
 	p.Limits = l
 	const mostCPUs = 8192                                     // NR_CPUS of the largest kernels
 	if c := l.CPUs; c != 0 && !(c >= 0.01 && c <= mostCPUs) { // NaN compares to nothing
-		return invalid("cpus %v: give a number from 0.01 to %d", c, mostCPUs)
+		return ifWritten(r.CPUs == 0, b.At("limits", "cpus")).Fault(invalid("cpus %v: give a number from 0.01 to %d", c, mostCPUs))
 	}
 	if l.Pids < 16 {
-		return invalid("pids limit %d: give at least 16", l.Pids)
+		return ifWritten(r.Pids == 0, b.At("limits", "pids")).Fault(invalid("pids limit %d: give at least 16", l.Pids))
 	}
-	const leastMemory, leastDisk = 16 << 20, 1 << 20 // carboy-init and a shell
 	return errors.Join(
-		setSize(&p.Limits.Memory, "memory", cmp.Or(r.Memory, m.Memory), leastMemory),
-		setSize(&p.Limits.Disk, "disk", cmp.Or(r.Disk, m.Disk), leastDisk),
+		setSize(&p.Limits.Memory, "memory", cmp.Or(r.Memory, m.Memory), manifest.LeastMemory),
+		setSize(&p.Limits.Disk, "disk", cmp.Or(r.Disk, m.Disk), manifest.LeastDisk),
 	)
 }
 
@@ -56,9 +55,9 @@ func setSize(limit *int64, what, text string, least int64) error {
 	if text == "" {
 		return nil
 	}
-	n, err := units.RAMInBytes(text)
-	if err != nil || n < least {
-		return invalid("%s %q: give a size of at least %s, as in 512MiB or 4g", what, text, units.BytesSize(float64(least)))
+	n, err := manifest.Size(text, least)
+	if err != nil {
+		return invalid("%s %w", what, err)
 	}
 	*limit = n
 	return nil

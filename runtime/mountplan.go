@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,40 +13,51 @@ type MountPlan struct {
 	Source   string `json:"source"` // absolute, or from ~/, the caller's home
 	Target   string `json:"target"`
 	Writable bool   `json:"writable"`
+
+	at manifest.Place
 }
 
-// mostMounts bounds them, and systemDirs hold what no agent is shown: sockets of
-// services, devices, the kernel.
+// mostMounts bounds them.
 const mostMounts = 32
 
-var systemDirs = []string{"/dev", "/proc", "/run", "/sys", "/var/run"}
-
 // setMounts takes those of the bottle and, over them, those of the command line.
-func (p *Plan) setMounts(r Request, m []manifest.Mount) error {
+func (p *Plan) setMounts(r Request, b manifest.Bottle) error {
+	var mounts []MountPlan
+	for _, m := range b.Mounts {
+		mounts = append(mounts, MountPlan{Source: m.Source, Target: m.Target, Writable: m.Writable, at: b.At("mounts", m.Target)})
+	}
 	for _, text := range r.Mounts {
 		parsed, err := parseMount(text)
 		if err != nil {
 			return err
 		}
-		m = append(slices.DeleteFunc(slices.Clone(m), func(other manifest.Mount) bool { return other.Target == parsed.Target }), parsed)
+		mounts = append(slices.DeleteFunc(mounts, func(other MountPlan) bool { return other.Target == parsed.Target }), parsed)
 	}
-	if len(m) > mostMounts {
-		return invalid("%d mounts: at most %d", len(m), mostMounts)
+	if len(mounts) > mostMounts {
+		return ifWritten(len(r.Mounts) == 0, b.At("mounts")).Fault(invalid("%d mounts: at most %d", len(mounts), mostMounts))
 	}
-	for _, one := range m {
-		plan := MountPlan(one)
-		if err := plan.check(); err != nil {
-			return err
+	for _, m := range mounts {
+		if err := m.check(); err != nil {
+			return m.at.Fault(err)
 		}
-		if p.Workspace != nil && (within(p.Workspace.Target, plan.Target) || within(plan.Target, p.Workspace.Target)) {
-			return invalid("mount target %q: the workspace is there", plan.Target)
+		if err := m.alone(p); err != nil {
+			return m.at.Fault(err)
 		}
-		for _, other := range p.Mounts {
-			if within(other.Target, plan.Target) || within(plan.Target, other.Target) {
-				return invalid("mount targets %q and %q lie in each other", other.Target, plan.Target)
-			}
+		p.Mounts = append(p.Mounts, m)
+	}
+	return nil
+}
+
+// alone refuses a target that is another's.
+func (m MountPlan) alone(p *Plan) error {
+	overlaps := func(target string) bool { return within(target, m.Target) || within(m.Target, target) }
+	if p.Workspace != nil && overlaps(p.Workspace.Target) {
+		return invalid("mount target %q: the workspace is there", m.Target)
+	}
+	for _, other := range p.Mounts {
+		if overlaps(other.Target) {
+			return invalid("mount targets %q and %q lie in each other", other.Target, m.Target)
 		}
-		p.Mounts = append(p.Mounts, plan)
 	}
 	return nil
 }
@@ -58,7 +68,7 @@ func (p *Plan) Live() bool {
 }
 
 // parseMount reads SOURCE:TARGET[:rw|:ro].
-func parseMount(text string) (m manifest.Mount, err error) {
+func parseMount(text string) (m MountPlan, err error) {
 	parts := strings.Split(text, ":")
 	if len(parts) == 3 && (parts[2] == "rw" || parts[2] == "ro") {
 		m.Writable = parts[2] == "rw"
@@ -75,15 +85,11 @@ func parseMount(text string) (m manifest.Mount, err error) {
 }
 
 func (m MountPlan) check() error {
-	if !path.IsAbs(m.Target) || m.Target != path.Clean(m.Target) || reserved(m.Target) {
-		return invalid("mount target %q: give an absolute path in the container that is its own, as /data", m.Target)
+	if err := manifest.CheckTarget(m.Target); err != nil {
+		return invalid("mount target %w", err)
 	}
-	if !filepath.IsAbs(m.Source) && !strings.HasPrefix(m.Source, "~/") || strings.ContainsRune(m.Source, 0) {
-		return invalid("mount source %q: give an absolute path of the host, or one from ~/", m.Source)
-	}
-	system := func(dir string) bool { return filepath.IsAbs(m.Source) && within(dir, m.Source) }
-	if slices.ContainsFunc(systemDirs, system) || filepath.Clean(m.Source) == "/" {
-		return invalid("mount source %q: services of the host have their sockets and devices there: name a directory of files", m.Source)
+	if err := manifest.CheckSource(m.Source); err != nil {
+		return invalid("mount source %w", err)
 	}
 	return nil
 }

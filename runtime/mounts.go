@@ -111,7 +111,7 @@ func (b *Bottle) mountBinds() []bottlespec.Bind {
 func OpenMount(m MountPlan, source workspace.Source) (*workspace.Source, error) {
 	top, err := source.User.OpenAny(source.Path)
 	if err != nil {
-		return nil, fmt.Errorf("mount: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, m.at.Fault(fmt.Errorf("mount: %w: %w", err, errdefs.ErrInvalidArgument))
 	}
 	source.Top = top
 	st, err := top.Stat()
@@ -123,7 +123,7 @@ func OpenMount(m MountPlan, source workspace.Source) (*workspace.Source, error) 
 		err = MountPlan{Source: real, Target: m.Target}.check() // a link may lead to what no agent is shown
 	}
 	if err != nil {
-		return nil, errors.Join(err, top.Close())
+		return nil, errors.Join(m.at.Fault(err), top.Close())
 	}
 	return &source, nil
 }

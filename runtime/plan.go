@@ -3,7 +3,6 @@ package runtime
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -155,7 +154,9 @@ func NewPlan(r Request) (*Plan, error) {
 	}
 	for _, step := range []func() error{
 		func() error { return p.setBuild(r, b) },
-		func() error { return p.setImage(cmp.Or(r.Image, b.Image)) },
+		func() error {
+			return ifWritten(r.Image == "", a.At("bottle")).Fault(p.setImage(cmp.Or(r.Image, b.Image)))
+		},
 		func() error { return p.setName(r.Name) },
 		func() error { return p.setEnv(r, a, b) },
 		func() error { return p.setProvider(r, a) },
@@ -164,9 +165,9 @@ func NewPlan(r Request) (*Plan, error) {
 		func() error { return p.setPolicy(b, r) },
 		func() error { return p.setProxy(r, b.Proxy) },
 		func() error { return p.setScanning(r, b) },
-		func() error { return p.setLimits(r, b.Limits) },
+		func() error { return p.setLimits(r, b) },
 		func() error { return p.setWorkspace(r.Workspace, b.Workspace) },
-		func() error { return p.setMounts(r, b.Mounts) },
+		func() error { return p.setMounts(r, b) },
 		p.check,
 	} {
 		if err := step(); err != nil {
@@ -180,12 +181,12 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }
 
-// fault is an error of a manifest, if it was read from a file.
-func fault(file string, err error) error {
-	if err == nil || file == "" {
-		return err
+// ifWritten is where something is, if it is in a manifest.
+func ifWritten(is bool, at manifest.Place) manifest.Place {
+	if !is {
+		return manifest.Place{}
 	}
-	return &manifest.Fault{File: file, Err: err}
+	return at
 }
 
 func (p *Plan) setImage(ref string) error {
@@ -237,15 +238,15 @@ func (p *Plan) setPolicy(b manifest.Bottle, r Request) error {
 	for i, host := range slices.Concat(own, listed, r.Allow, r.Intercept) {
 		pattern, err := policy.ParsePattern(host)
 		if err != nil {
-			return inEgress(i < len(own), b.Source, invalid("%w", err))
+			return inEgress(i < len(own), b.At("egress", "allow", host), invalid("%w", err))
 		}
 		p.policy.Allow = append(p.policy.Allow, pattern)
 		p.Allow = append(p.Allow, pattern.String())
 	}
 	for _, s := range b.Egress.Private {
-		prefix, err := parsePrefix(s)
+		prefix, err := policy.ParsePrefix(s)
 		if err != nil {
-			return inEgress(true, b.Source, invalid("private address %q: give an address or a prefix, as in 10.1.2.3/32", s))
+			return inEgress(true, b.At("egress", "private", s), invalid("%w", err))
 		}
 		p.policy.Private = append(p.policy.Private, prefix)
 		p.Private = append(p.Private, prefix.String())
@@ -266,14 +267,6 @@ func presetHosts(names []string) (hosts []string, err error) {
 		}
 	}
 	return hosts, nil
-}
-
-func parsePrefix(s string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(s); err == nil {
-		return addr.Prefix(addr.BitLen())
-	}
-	prefix, err := netip.ParsePrefix(s)
-	return prefix.Masked(), err
 }
 
 func sortedSet(list []string) []string {
@@ -308,8 +301,10 @@ func (p *Plan) check() error {
 	if !slices.Contains([]string{"auto", "runc", "runsc"}, p.Runtime) {
 		return invalid("runtime %q: choose auto, runc or runsc", p.Runtime)
 	}
-	if p.Workdir != "" && !strings.HasPrefix(p.Workdir, "/") {
-		return invalid("working directory %q: give an absolute path in the image", p.Workdir)
+	if p.Workdir != "" {
+		if err := manifest.CheckDirectory(p.Workdir); err != nil {
+			return invalid("working directory %w", err)
+		}
 	}
 	for _, list := range []*[]string{&p.Command, &p.Env, &p.Allow, &p.Private, &p.Intercept, &p.Skills} {
 		if *list == nil {

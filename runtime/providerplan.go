@@ -20,7 +20,7 @@ func (p *Plan) setProvider(r Request, a manifest.Agent) error {
 	}
 	g := p.provision
 	if err := g.Check(); err != nil {
-		return err
+		return ifWritten(r.Provider == "" && r.Model == "" && !r.RemoteControl, a.At(providerKey(a))).Fault(err)
 	}
 	p.Provider, p.HasPrompt, p.HasTask = g.Provider, g.Prompt != "", g.Task != ""
 	if len(p.Command) == 0 { // else nobody is told
@@ -33,9 +33,17 @@ func (p *Plan) setProvider(r Request, a manifest.Agent) error {
 	if own := g.Provider != provision.Generic; own && len(p.Command) > 0 && (p.HasTask || g.RemoteControl || r.Model != "") {
 		return invalid("a task, a model and remote control are for the program of provider %s: here is another command, put it there", g.Provider)
 	} else if !own && len(a.Args) > 0 {
-		return fault(a.Source, invalid("args are for a provider's program: put them into the command"))
+		return a.At("args").Fault(invalid("args are for a provider's program: put them into the command"))
 	}
 	return p.addLogin(r)
+}
+
+// providerKey is what of an agent its provider may not know.
+func providerKey(a manifest.Agent) string {
+	if a.Permissions != "" {
+		return "permissions"
+	}
+	return "model"
 }
 
 // checkCommand refuses a manifest that names a command, and what only the
@@ -49,7 +57,7 @@ func checkCommand(a manifest.Agent) error {
 		given bool
 	}{{"permissions", a.Permissions != ""}, {"model", a.Model != ""}, {"args", len(a.Args) > 0}} {
 		if key.given {
-			return invalid("%s: %s is for a provider's own program, and command names another: put it into the command", a.Source, key.name)
+			return a.At(key.name).Fault(invalid("%s is for a provider's own program, and command names another: put it into the command", key.name))
 		}
 	}
 	return nil

@@ -22,7 +22,7 @@ const proxyLogSize = 8
 type proxyLog struct {
 	tail    tail
 	file    lumberjack.Logger
-	veil    veil.Veil
+	veil    *veil.Veil
 	streams []*veil.Lines
 	warn    func(error)
 	once    sync.Once

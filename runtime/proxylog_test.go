@@ -23,7 +23,7 @@ func TestProxyLogHoldsNoSecret(t *testing.T) {
 		secretFiles: map[string][]byte{"auth.json": []byte(`{"access": "acc3ss/+token", "n": 1234567890123}`), "key": []byte("-----BEGIN-----\nabcdefgh\nxyz\n")},
 	}
 	path := filepath.Join(t.TempDir(), proxyLogFile)
-	l := &proxyLog{veil: veil.New(p.unspoken()), file: lumberjack.Logger{Filename: path}, warn: func(err error) { t.Error(err) }}
+	l := &proxyLog{veil: veil.New(unspoken(p.secretValues())), file: lumberjack.Logger{Filename: path}, warn: func(err error) { t.Error(err) }}
 	out := l.engineStreams()
 	for i, text := range []string{
 		`{"url":"http://evil.test/?t=Tok3n-of-Somebody&u=said-to-everybody"}`, `{"host":"tok3n-of-somebody.evil.test:443"}`,

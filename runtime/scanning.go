@@ -23,7 +23,7 @@ const intercept = "intercept"
 func (p *Plan) setScanning(r Request, b manifest.Bottle) error {
 	dlp := cmp.Or(r.DLP, b.Egress.DLP)
 	if !slices.Contains([]string{"", proxy.Block, proxy.Warn}, dlp) {
-		return inEgress(r.DLP == "", b.Source, invalid("dlp %q: choose %s or %s", dlp, proxy.Block, proxy.Warn))
+		return inEgress(r.DLP == "", b.At("egress", "dlp"), invalid("dlp %q: choose %s or %s", dlp, proxy.Block, proxy.Warn))
 	}
 	words, err := tlsWords(r, b)
 	if err != nil {
@@ -37,11 +37,11 @@ func (p *Plan) setScanning(r Request, b manifest.Bottle) error {
 	}
 	p.Intercept = sortedSet(p.Intercept)
 	if err := p.policy.CheckIntercept(); err != nil {
-		return inEgress(len(r.Intercept) == 0, b.Source, invalid("%w", err))
+		return inEgress(len(r.Intercept) == 0, b.At("egress"), invalid("%w", err))
 	}
 	if p.Proxy.Engine == proxy.Allowlist {
 		if dlp != "" || len(p.Intercept) > 0 || b.Egress.TLS == intercept {
-			return inEgress(r.DLP == "" && len(r.Intercept) == 0, b.Source, invalid("dlp and intercept need pipelock: the allowlist engine reads no content"))
+			return inEgress(r.DLP == "" && len(r.Intercept) == 0, b.At("egress"), invalid("dlp and intercept need pipelock: the allowlist engine reads no content"))
 		}
 		return nil
 	}
@@ -58,7 +58,7 @@ func (p *Plan) checkLogin(b manifest.Bottle) error {
 	for _, h := range preset.Hosts {
 		opened := slices.ContainsFunc(p.policy.Intercept, func(i policy.Pattern) bool { return i.Match(h.Host, 443) })
 		if h.Login && opened {
-			return inEgress(true, b.Source, invalid("%s is to be intercepted, and the agent's login %s would be blocked there: let that host pass through, or use dlp: %s",
+			return inEgress(true, b.At("egress"), invalid("%s is to be intercepted, and the agent's login %s would be blocked there: let that host pass through, or use dlp: %s",
 				h.Host, p.Login, proxy.Warn))
 		}
 	}
@@ -66,11 +66,11 @@ func (p *Plan) checkLogin(b manifest.Bottle) error {
 }
 
 // inEgress names the manifest that an error is about, if it is about one.
-func inEgress(written bool, source string, err error) error {
-	if !written || source == "" {
+func inEgress(written bool, at manifest.Place, err error) error {
+	if !written || at.File == "" {
 		return err
 	}
-	return fault(source, fmt.Errorf("egress: %w", err))
+	return at.Fault(fmt.Errorf("egress: %w", err))
 }
 
 // tlsWords are what was said of single patterns.
@@ -83,10 +83,10 @@ func tlsWords(r Request, b manifest.Bottle) (map[policy.Pattern]string, error) {
 	for _, a := range said {
 		pattern, err := policy.ParsePattern(a.Host)
 		if err != nil {
-			return nil, inEgress(true, b.Source, invalid("%w", err))
+			return nil, inEgress(true, b.At("egress", "allow", a.Host), invalid("%w", err))
 		}
 		if before := words[pattern]; before != "" && a.TLS != "" && before != a.TLS {
-			return nil, inEgress(true, b.Source, invalid("%s: both %s and %s were asked for", pattern, before, a.TLS))
+			return nil, inEgress(true, b.At("egress", "allow", a.Host), invalid("%s: both %s and %s were asked for", pattern, before, a.TLS))
 		}
 		words[pattern] = cmp.Or(words[pattern], a.TLS)
 	}

@@ -90,24 +90,18 @@ func (p *Plan) want(r Request, asked map[string]manifest.Source, file bool) erro
 }
 
 func (s Secret) check() error {
-	switch {
-	case !s.File && !variableName.MatchString(s.Name):
+	if !s.File && !variableName.MatchString(s.Name) {
 		return invalid("environment variable name %q", s.Name)
-	case s.From.Kind == manifest.Credential && !credentialName(s.From.Text):
-		return invalid("%s: credential %q: give its name alone", s.Name, s.From.Text)
-	case s.From.Kind == manifest.Descriptor:
+	}
+	if err := s.From.Check(); err != nil {
+		return invalid("%s: %w", s.Name, err)
+	}
+	if s.From.Kind == manifest.Descriptor {
 		if _, err := strconv.ParseUint(s.From.Text, 10, 16); err != nil {
 			return invalid("%s: fd:%s: give the number of a file descriptor", s.Name, s.From.Text)
 		}
 	}
 	return nil
-}
-
-// credentialName is systemd's rule (credential_name_valid), so that a name
-// leads to no other directory.
-func credentialName(s string) bool {
-	printable := !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == ':' })
-	return s != "" && len(s) <= 255 && s != "." && s != ".." && printable
 }
 
 func (p *Plan) set(s Secret, value []byte) error {

@@ -3,15 +3,16 @@ package runtime
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/crypto/ssh"
 
 	"carboy/runtime/manifest"
 	"carboy/runtime/provision"
 	"carboy/runtime/proxy/policy"
+	"carboy/runtime/sshagent"
 )
 
 // SSHPlan is a host that the agent may log in to with a key that stays outside.
@@ -24,12 +25,13 @@ type SSHPlan struct {
 	HostKeys []string `json:"hostKeys"`       // fingerprints
 
 	hostKeys []ssh.PublicKey
+	at       manifest.Place // of the key
 }
 
 func (p *Plan) setGit(b manifest.Bottle) error {
 	g := provision.Git(b.Git)
 	if err := g.Check(); err != nil {
-		return fault(b.Source, invalid("git: %w", err))
+		return b.At("git").Fault(invalid("git: %w", err))
 	}
 	if p.provision.Git = g; !g.IsZero() {
 		p.Git = &g
@@ -41,17 +43,19 @@ func (p *Plan) setGit(b manifest.Bottle) error {
 func (p *Plan) setSSH(b manifest.Bottle) error {
 	seen := map[string]bool{}
 	for _, m := range b.SSH {
+		at := b.At("ssh", m.Host)
 		s, err := planSSH(m)
 		if err != nil {
-			return fault(b.Source, fmt.Errorf("ssh host %q: %w", m.Host, err))
+			return at.Fault(fmt.Errorf("ssh host %q: %w", m.Host, err))
 		}
+		s.at = b.At("ssh", m.Host, "key")
 		if seen[s.Host] {
-			return fault(b.Source, invalid("ssh host %s is declared twice", s.Host))
+			return at.Fault(invalid("ssh host %s is declared twice", s.Host))
 		}
 		seen[s.Host] = true
 		pattern, err := policy.ParsePattern(fmt.Sprintf("tcp:%s:%d", s.HostName, s.Port))
 		if err != nil {
-			return fault(b.Source, invalid("%w", err))
+			return at.Fault(invalid("%w", err))
 		}
 		p.policy.Allow = append(p.policy.Allow, pattern)
 		p.Allow = append(p.Allow, pattern.String())
@@ -59,9 +63,6 @@ func (p *Plan) setSSH(b manifest.Bottle) error {
 	}
 	return nil
 }
-
-// loginName can be written to ssh's configuration as it is.
-var loginName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}$`)
 
 func planSSH(m manifest.SSH) (SSHPlan, error) {
 	s := SSHPlan{Port: cmp.Or(m.Port, 22), User: m.User, Key: cmp.Or(m.Key, manifest.OnlyKey)}
@@ -72,7 +73,7 @@ func planSSH(m manifest.SSH) (SSHPlan, error) {
 	if s.HostName, err = policy.NormalizeHost(cmp.Or(m.HostName, m.Host)); err != nil {
 		return s, invalid("hostname %q: %w", m.HostName, err)
 	}
-	if s.User != "" && !loginName.MatchString(s.User) {
+	if s.User != "" && !manifest.LoginName.MatchString(s.User) {
 		return s, invalid("user %q: use letters, digits and _ . @ + -", s.User)
 	}
 	if strings.ContainsFunc(s.Key, unicode.IsControl) {
@@ -92,16 +93,19 @@ func planSSH(m manifest.SSH) (SSHPlan, error) {
 
 func hostKeys(lines []string) (keys []ssh.PublicKey, err error) {
 	for _, line := range lines {
-		key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(line))
-		if err != nil || len(options) > 0 || len(rest) > 0 {
-			return nil, invalid("known host %.100q: give a type and a key alone, as in \"ssh-ed25519 AAAA...\"", line)
-		}
-		switch key.Type() {
-		case ssh.KeyAlgoED25519, ssh.KeyAlgoRSA, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521:
-		default:
-			return nil, invalid("known host %.100q: keys of type %s are not for hosts", line, key.Type())
+		key, err := manifest.HostKey(line)
+		if err != nil {
+			return nil, invalid("%w", err)
 		}
 		keys = append(keys, key)
 	}
 	return keys, nil
+}
+
+// CheckKey looks for a key's file and reads nothing.
+func (s SSHPlan) CheckKey(source sshagent.Source) error {
+	if err := source.Check(s.Key); err != nil {
+		return s.at.Fault(fmt.Errorf("ssh host %s: %w: %w", s.Host, err, errdefs.ErrInvalidArgument))
+	}
+	return nil
 }

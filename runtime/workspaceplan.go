@@ -2,12 +2,10 @@ package runtime
 
 import (
 	"cmp"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"carboy/runtime/bottlespec"
 	"carboy/runtime/manifest"
 )
 
@@ -43,8 +41,8 @@ func (p *Plan) setWorkspace(asked WorkspacePlan, m manifest.Workspace) error {
 	if !slices.Contains([]string{ModeCopy, ModeOverlay, ModeBind}, w.Mode) {
 		return invalid("workspace mode %q: choose copy, overlay or bind", w.Mode)
 	}
-	if !path.IsAbs(w.Target) || w.Target != path.Clean(w.Target) || reserved(w.Target) {
-		return invalid("workspace target %q: give an absolute path in the container that is its own, as /workspace", w.Target)
+	if err := manifest.CheckTarget(w.Target); err != nil {
+		return invalid("workspace target %w", err)
 	}
 	if w.Directory == "" {
 		if asked != (WorkspacePlan{}) {
@@ -57,14 +55,4 @@ func (p *Plan) setWorkspace(asked WorkspacePlan, m manifest.Workspace) error {
 	}
 	p.Workspace = &w
 	return nil
-}
-
-// reserved are the paths that a container needs for itself.
-func reserved(target string) bool {
-	for _, own := range []string{"/dev", "/etc", "/proc", "/run", "/sys", bottlespec.InitPath} {
-		if target == own || strings.HasPrefix(target, own+"/") {
-			return true
-		}
-	}
-	return target == "/"
 }

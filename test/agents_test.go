@@ -249,3 +249,41 @@ func TestEditIsTheUsers(t *testing.T) {
 		t.Error("an editor ran for what cannot be saved")
 	}
 }
+
+// TestValidateIsTheUsers: behind sudo what manifests name is opened with the
+// user's rights, as at a start; the operator's skills are read with his.
+func TestValidateIsTheUsers(t *testing.T) {
+	r := newRig(t, 1)
+	account(t, "dev", 4321)
+	const vault = "/etc/carboy/vault/"
+	manifests(t, map[string]string{
+		"agents/keeper.md":         "---\nbottle: vault\nskills: [brush]\n---\n",
+		"skills/brush/SKILL.md":    "paint\n",
+		"vault/key":                "s3cret\n",
+		"vault/data/file":          "",
+		"vault/context/Dockerfile": "FROM x\n",
+		"bottles/vault.yaml":       "build:\n  context: ../vault/context\nmounts:\n- source: ../vault/data\n  target: /data\nssh:\n- host: a.test\n  key: ../vault/key\n  known-hosts: [" + newSSHKey(t, "").public + "]\n",
+	})
+	if err := os.Chmod(vault, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	validate := func(env ...string) outcome {
+		c := r.command(t, "validate", "/etc/carboy/agents/keeper.md")
+		c.Env = append(c.Env, env...)
+		return finish(t, c)
+	}
+	if o := validate(); o.code != 0 || !strings.Contains(o.stdout, "keeper.md: valid (bottle vault, skills brush, mount "+vault+"data, key "+vault+"key, build "+vault+"context)") {
+		t.Errorf("root: %v", o)
+	}
+	o := validate("SUDO_UID=4321", "SUDO_GID=4321")
+	for _, want := range []string{
+		"vault.yaml:1: build context: open " + vault + "context", "vault.yaml:4: mount: open " + vault + "data", "vault.yaml:8: ssh host a.test: ssh key: open " + vault + "key",
+	} {
+		if want += ": permission denied (opened as dev, who called sudo)"; o.code != 2 || !strings.Contains(o.stderr, want) {
+			t.Errorf("no %q: %v", want, o)
+		}
+	}
+	if strings.Contains(o.stderr, "brush") {
+		t.Errorf("the operator's skill: %v", o)
+	}
+}

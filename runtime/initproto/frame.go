@@ -137,6 +137,9 @@ type Spec struct {
 	Stdin bool `json:"stdin"`
 	// NotRoot refuses a user that turns out to be uid 0 in the container.
 	NotRoot bool `json:"notRoot,omitempty"`
+	// Forwarded are names of Env whose values no log is to show. They are for who
+	// relays: carboy-init is told none.
+	Forwarded []string `json:"forwarded,omitempty"`
 }
 
 // wireSpec carries what need not be UTF-8 as bytes: JSON would change it.

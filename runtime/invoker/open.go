@@ -36,6 +36,16 @@ func (u User) OpenDir(path string) (*os.File, error) {
 // it: by the descriptor it can be looked at and shown elsewhere.
 func (u User) OpenAny(path string) (*os.File, error) { return u.open(path, unix.O_PATH) }
 
+// Stat looks at what is at a path, with the user's rights.
+func (u User) Stat(path string) (fs.FileInfo, error) {
+	f, err := u.OpenAny(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
+}
+
 // IsDir says whether the user can see a directory there.
 func (u User) IsDir(path string) bool {
 	f, err := u.open(path, unix.O_PATH|unix.O_DIRECTORY)

@@ -11,27 +11,44 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	"carboy/runtime/proxy/policy"
 )
 
-// decode fills v, a pointer to a struct, with a YAML document. All that is
-// wrong with it is returned, with file and line. A text that is not quoted is
-// taken as it is written: 1.10 stays 1.10.
-func decode(path string, b []byte, v any) error {
+// decode fills v, a pointer to a struct, with a YAML document, and returns where
+// what is in it was written. All that is wrong with it is returned, with file and
+// line. A text that is not quoted is taken as it is written: 1.10 stays 1.10.
+func decode(path string, b []byte, v any) (places, error) {
 	m, err := parse(path, b)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r := reader{path: path}
+	r := reader{path: path, places: places{}}
 	if m == nil {
 		m = &ast.MappingNode{Start: &token.Token{Position: &token.Position{Line: 1}}}
 	}
 	r.mapping(m, reflect.ValueOf(v).Elem())
-	return errors.Join(r.problems...)
+	return r.places, errors.Join(r.problems...)
 }
 
 type reader struct {
 	path     string
 	problems []error
+	places   places
+}
+
+// below notes that what read reads is at n, and what is in it below the name
+// that it has then.
+func (r *reader) below(n ast.Node, read func(), name func() string) {
+	outer := r.places
+	r.places = places{}
+	read()
+	inner, key := r.places, name()
+	outer[key] = Place{File: r.path, Line: n.GetToken().Position.Line}
+	for k, place := range inner {
+		outer[key+between+k] = place
+	}
+	r.places = outer
 }
 
 func (r *reader) add(n ast.Node, format string, args ...any) {
@@ -55,7 +72,7 @@ func (r *reader) mapping(m *ast.MappingNode, v reflect.Value) {
 			continue // as if the key were not there
 		}
 		given[key] = true
-		r.value(entry.Value, v.Field(known[i].index), known[i])
+		r.below(entry.Key, func() { r.value(entry.Value, v.Field(known[i].index), known[i]) }, func() string { return key })
 	}
 	for _, f := range known {
 		if f.required && !given[f.key] {
@@ -111,9 +128,8 @@ func (r *reader) table(n ast.Node, v reflect.Value, f field) {
 	v.Set(reflect.MakeMap(v.Type()))
 	for _, entry := range m.Values {
 		key := entry.Key.GetToken().Value
-		if f.keys.pattern != nil && !f.keys.pattern.MatchString(key) {
-			r.add(entry.Key, "%s: %q is no %s: %s", f.key, cut(key), f.keys.name, f.keys.hint)
-		}
+		r.places[key] = Place{File: r.path, Line: entry.Key.GetToken().Position.Line}
+		r.matches(entry.Key, key, f.key, f.keys)
 		if text, ok := r.text(entry.Value, field{key: f.key + "." + cut(key), form: f.values}); ok {
 			v.SetMapIndex(reflect.ValueOf(key), reflect.ValueOf(text))
 		}
@@ -128,7 +144,7 @@ func (r *reader) list(n ast.Node, v reflect.Value, f field) {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(s.Values), len(s.Values)))
 	for i, item := range s.Values {
-		r.value(item, v.Index(i), f)
+		r.below(item, func() { r.value(item, v.Index(i), f) }, func() string { return elementKey(v.Index(i)) })
 	}
 }
 
@@ -158,14 +174,28 @@ func (r *reader) text(n ast.Node, f field) (text string, ok bool) {
 		r.add(n, "%s: a control character", f.key)
 	case f.enum != nil && !slices.Contains(f.enum, text):
 		r.add(n, "%s: unknown %q%s: known are %s", f.key, cut(text), Suggest(text, f.enum), strings.Join(f.enum, ", "))
-	case f.form.quiet && !f.form.pattern.MatchString(text):
-		r.add(n, "%s: %s", f.key, f.form.hint)
-	case f.form.pattern != nil && !f.form.pattern.MatchString(text):
-		r.add(n, "%s: %q is no %s: %s", f.key, cut(text), f.form.name, f.form.hint)
 	default:
-		return text, true
+		return text, r.matches(n, text, f.key, f.form)
 	}
 	return "", false
+}
+
+// matches says whether a text has its form.
+func (r *reader) matches(n ast.Node, text, key string, f form) bool {
+	wrong := f.pattern != nil && !f.pattern.MatchString(text)
+	switch {
+	case wrong && f.quiet:
+		r.add(n, "%s: %s", key, f.hint)
+	case wrong:
+		r.add(n, "%s: %q is no %s: %s", key, cut(text), f.name, f.hint)
+	case f.check != nil:
+		err := f.check(text)
+		if err != nil {
+			r.add(n, "%s: %s", key, bounded(policy.Visible(err.Error()), 300))
+		}
+		return err == nil
+	}
+	return !wrong
 }
 
 // plain fills numbers and truth values.

@@ -27,22 +27,11 @@ const (
 	maxDepth = 16
 )
 
-// Fault is what is wrong with a manifest, which its text names.
-type Fault struct {
-	File string
-	Err  error
-}
-
-func (f *Fault) Error() string { return shown(f.File) + ": " + f.Err.Error() }
-
-// Unwrap has errors.Is look at what is wrong.
-func (f *Fault) Unwrap() error { return f.Err }
-
 // problem is one thing that is wrong with a file. What the file says is shown
 // without what would disturb a terminal.
 func problem(path string, line int, format string, args ...any) error {
 	text := policy.Visible(fmt.Sprintf(format, args...))
-	return fmt.Errorf("%s:%d: %s: %w", shown(path), line, text, errdefs.ErrInvalidArgument)
+	return Place{File: path, Line: line}.Fault(fmt.Errorf("%s: %w", text, errdefs.ErrInvalidArgument))
 }
 
 // shown is a path without what would disturb a terminal: whoever made the
@@ -154,10 +143,11 @@ func checkTokens(path string, tokens token.Tokens) error {
 }
 
 // cut bounds what is shown of a word.
-func cut(word string) string {
-	const most = 60
-	if len(word) <= most {
-		return word
+func cut(word string) string { return bounded(word, 60) }
+
+func bounded(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	return strings.ToValidUTF8(word[:most], "") + "..."
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }

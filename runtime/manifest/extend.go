@@ -22,14 +22,14 @@ const (
 // family reads a bottle and those that it extends.
 type family struct {
 	dirs []Dir
-	by   string // who names it
 	read int
 }
 
 // find reads the bottle from the first of the directories, from the from-th on,
 // that has it. A parent comes from its child's directory or a later one: what
-// an operator wrote is not changed by a user's file.
-func (f *family) find(name string, from int, children []Bottle) (Bottle, error) {
+// an operator wrote is not changed by a user's file. It is named at a place, by
+// the last of its children.
+func (f *family) find(name string, from int, by Place, children []Bottle) (Bottle, error) {
 	for i, d := range f.dirs[from:] {
 		if d.Project {
 			continue
@@ -39,21 +39,14 @@ func (f *family) find(name string, from int, children []Bottle) (Bottle, error) 
 			continue
 		}
 		if err == nil {
-			err = circle(b, children)
+			err = by.Fault(circle(b, children))
 		}
 		if err != nil {
 			return Bottle{}, err
 		}
 		return f.extend(b, from+i, append(slices.Clone(children), b))
 	}
-	by := f.by
-	if len(children) > 0 {
-		by = children[len(children)-1].Source
-	}
-	if by != "" {
-		by = " (named by " + shown(by) + ")"
-	}
-	return Bottle{}, missing(f.dirs[from:], "bottle "+name+by, filepath.Join("bottles", name+".yaml"))
+	return Bottle{}, by.Fault(missing(f.dirs[from:], "bottle "+name, filepath.Join("bottles", name+".yaml")))
 }
 
 // extend fills what b leaves open from its parents. line ends with b.
@@ -79,11 +72,11 @@ func (f *family) extend(b Bottle, dir int, line []Bottle) (Bottle, error) {
 }
 
 func (f *family) parent(name string, dir int, line []Bottle) (Bottle, error) {
-	child := line[len(line)-1]
+	by := line[len(line)-1].At("extends", name)
 	if f.read++; f.read > mostParents || len(line) > deepest {
-		return Bottle{}, fmt.Errorf("%s: extends more than %d bottles, or deeper than %d: %w", shown(child.Source), mostParents, deepest, errdefs.ErrInvalidArgument)
+		return Bottle{}, by.Fault(fmt.Errorf("extends more than %d bottles, or deeper than %d: %w", mostParents, deepest, errdefs.ErrInvalidArgument))
 	}
-	return f.find(name, dir, line)
+	return f.find(name, dir, by, line)
 }
 
 // circle is an error where b has itself among those that extend it.
@@ -96,7 +89,7 @@ func circle(b Bottle, children []Bottle) error {
 	for _, c := range append(slices.Clone(children[i:]), b) {
 		names = append(names, c.Name)
 	}
-	return fmt.Errorf("%s extends itself: %s: %w", shown(b.Source), strings.Join(names, " -> "), errdefs.ErrInvalidArgument)
+	return fmt.Errorf("bottle %s extends itself: %s: %w", b.Name, strings.Join(names, " -> "), errdefs.ErrInvalidArgument)
 }
 
 // over is a bottle with what it leaves open taken from another: of single
@@ -107,6 +100,7 @@ func over(child, parent Bottle) Bottle {
 		parent.Image, parent.Build = "", nil
 	}
 	inherit(reflect.ValueOf(&child).Elem(), reflect.ValueOf(parent))
+	child.places = child.places.over(parent.places)
 	return child
 }
 

@@ -30,7 +30,7 @@ ssh: [{host: git, user: child, key: id}]
 )
 
 func findBottle(name string, dirs ...Dir) (Bottle, error) {
-	return (&family{dirs: dirs}).find(name, 0, nil)
+	return (&family{dirs: dirs}).find(name, 0, Place{}, nil)
 }
 
 func TestExtends(t *testing.T) {
@@ -47,6 +47,13 @@ func TestExtends(t *testing.T) {
 		Limits: Limits{Memory: "1GiB", Pids: 20},
 		SSH:    []SSH{{Host: "other", Key: "agent:x"}, {Host: "git", User: "child", Key: "/u/bottles/id"}},
 	}
+	if at := b.At("egress", "allow", "c.test"); at != (Place{"/u/bottles/dev.yaml", 4}) {
+		t.Errorf("its own: %v", at)
+	}
+	if at := b.At("limits", "memory"); at != (Place{"/etc/carboy/bottles/base.yaml", 6}) {
+		t.Errorf("its parent's: %v", at)
+	}
+	b.places = nil
 	if !reflect.DeepEqual(b, want) {
 		t.Errorf("got  %+v\nwant %+v", b, want)
 	}
@@ -80,10 +87,10 @@ func TestExtendsErrors(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		{"circle", map[string]string{"bottles/x0.yaml": "extends: [a, b]\n", "bottles/a.yaml": "", "bottles/b.yaml": "extends: c\n", "bottles/c.yaml": "extends: b\n"}, "/d/bottles/b.yaml extends itself: b -> c -> b"},
+		{"circle", map[string]string{"bottles/x0.yaml": "extends: [a, b]\n", "bottles/a.yaml": "", "bottles/b.yaml": "extends: c\n", "bottles/c.yaml": "extends: b\n"}, "/d/bottles/c.yaml:1: bottle b extends itself: b -> c -> b"},
 		{"itself", map[string]string{"bottles/x0.yaml": "extends: x0\n"}, "x0 -> x0"},
-		{"missing", map[string]string{"bottles/x0.yaml": "extends: nope\n"}, "no bottle nope (named by /d/bottles/x0.yaml): looked for /d/bottles/nope.yaml"},
-		{"deep", deep, "/d/bottles/x8.yaml: extends more than 32 bottles, or deeper than 8"},
+		{"missing", map[string]string{"bottles/x0.yaml": "extends: nope\n"}, "/d/bottles/x0.yaml:1: no bottle nope: looked for /d/bottles/nope.yaml"},
+		{"deep", deep, "/d/bottles/x8.yaml:1: extends more than 32 bottles, or deeper than 8"},
 		{"wide", wide, "extends more than 32 bottles"},
 		{"broken", map[string]string{"bottles/x0.yaml": "extends: a\n", "bottles/a.yaml": "imag: x\n"}, `/d/bottles/a.yaml:1: unknown key "imag" (did you mean "image"?)`},
 		{"path", map[string]string{"bottles/x0.yaml": "extends: ../../x\n"}, "/d/bottles/x0.yaml:1: extends:"},
@@ -143,9 +150,9 @@ func TestProjectsAgent(t *testing.T) {
 		t.Errorf("the operator's agent gives way to a project's: %+v, %v", a, err)
 	}
 	for agent, want := range map[string]string{
-		"closed": "/p/.carboy/agents/closed.md: an agent of a project may not use bottle closed: whoever trusts it with that writes `projects: true` into /etc/carboy/bottles/closed.yaml",
-		"child":  "`projects: true` into /etc/carboy/bottles/child.yaml", "own": "no bottle own (named by /p/.carboy/agents/own.md): looked for /etc/carboy/bottles/own.yaml:",
-		"forward": "/p/.carboy/agents/forward.md: env.A: an agent of a project may have plain values only", "ask": "env.A:", "credential": "env.A:",
+		"closed": "/p/.carboy/agents/closed.md:2: an agent of a project may not use bottle closed: whoever trusts it with that writes `projects: true` into /etc/carboy/bottles/closed.yaml",
+		"child":  "`projects: true` into /etc/carboy/bottles/child.yaml", "own": "/p/.carboy/agents/own.md:2: no bottle own: looked for /etc/carboy/bottles/own.yaml:",
+		"forward": "/p/.carboy/agents/forward.md:3: env.A: an agent of a project may have plain values only", "ask": "env.A:", "credential": "env.A:",
 	} {
 		if _, _, err := Find(dirs, agent); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", agent, err, want)

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"carboy/runtime/manifest/presets"
+	"carboy/runtime/provision"
+	"carboy/runtime/proxy/policy"
 	"carboy/runtime/skill"
 )
 
@@ -27,17 +29,35 @@ type form struct {
 	name    string
 	pattern *regexp.Regexp
 	hint    string
-	quiet   bool // what is there instead is not shown
+	quiet   bool                    // what is there instead is not shown
+	check   func(text string) error // what no pattern says
 }
 
 var forms = map[string]form{
 	"name":     {name: "name", pattern: name, hint: "use lower-case letters, digits, '.', '_' and '-', at most 40"},
-	"variable": {name: "name of a variable", pattern: regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), hint: "use letters, digits and '_'"},
+	"variable": {name: "name of a variable", pattern: variableName, hint: "use letters, digits and '_'"},
 	"file":     {name: "name of a file", pattern: regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$`), hint: "use letters, digits, '.', '_' and '-', at most 64"},
 	"skill":    {name: "name of a skill", pattern: skill.Name, hint: "use letters, digits, '.', '_' and '-', at most 64"},
 	// What ParseSource takes for literal is the secret itself.
-	"reference": {pattern: regexp.MustCompile(`^(\?|credential:|\$\{(.|\n|\r)*\}$)`), hint: "a secret is not written here: give ${NAME}, ?TEXT or credential:NAME", quiet: true},
+	"reference": {pattern: regexp.MustCompile(`^(\?|credential:|\$\{(.|\n|\r)*\}$)`), hint: "a secret is not written here: give ${NAME}, ?TEXT or credential:NAME", quiet: true, check: checkValue},
+	"value":     {check: checkValue},
+
+	"image":     {check: checkImage},
+	"directory": {check: CheckDirectory},
+	"target":    {check: CheckTarget},
+	"source":    {check: writtenSource},
+	"memory":    {check: checkSize(LeastMemory)},
+	"disk":      {check: checkSize(LeastDisk)},
+	"pattern":   {check: errorOf(policy.ParsePattern)},
+	"private":   {check: errorOf(policy.ParsePrefix)},
+	"host":      {check: checkHost},
+	"hostkey":   {check: errorOf(HostKey)},
+	"login":     {name: "name of a user", pattern: LoginName, hint: "use letters, digits and _ . @ + -, at most 64"},
+	"identity":  {check: provision.CheckIdentity},
+	"address":   {check: provision.CheckAddress},
 }
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?$`)
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -56,13 +58,13 @@ func bottleOf(dirs []Dir, i int, a Agent) (Bottle, error) {
 	if a.Project {
 		i = 0 // it has none itself, and may name everybody's
 	}
-	b, err := (&family{dirs: dirs, by: a.Source}).find(a.Bottle, i, nil)
+	b, err := (&family{dirs: dirs}).find(a.Bottle, i, a.At("bottle"), nil)
 	if err != nil {
 		return Bottle{}, err
 	}
 	if a.Project && !b.Projects {
-		return Bottle{}, fmt.Errorf("%s: an agent of a project may not use bottle %s: whoever trusts it with that writes `projects: true` into %s: %w",
-			shown(a.Source), a.Bottle, shown(b.Source), errdefs.ErrInvalidArgument)
+		return Bottle{}, a.At("bottle").Fault(fmt.Errorf("an agent of a project may not use bottle %s: whoever trusts it with that writes `projects: true` into %s: %w",
+			a.Bottle, shown(b.Source), errdefs.ErrInvalidArgument))
 	}
 	return b, nil
 }
@@ -101,20 +103,22 @@ func ParseAgent(path string, b []byte) (Agent, error) {
 		return Agent{Source: path}, problem(path, 1, "more than %d KiB of front matter", maxHead>>10)
 	}
 	a := Agent{Source: path, Prompt: string(bytes.TrimSpace(body))}
-	err := decode(path, head, &a)
+	var err error
+	a.places, err = decode(path, head, &a)
 	return a, err
 }
 
 // forwardsNothing holds a project's agent to values that it has itself: what is
 // the caller's is not its to ask for.
 func (a Agent) forwardsNothing() error {
-	for key, text := range a.Env {
-		if ParseSource(text).Kind != Literal {
-			return fmt.Errorf("%s: env.%s: an agent of a project may have plain values only: the bottle says what is forwarded: %w",
-				shown(a.Source), key, errdefs.ErrInvalidArgument)
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(a.Env)) {
+		if ParseSource(a.Env[key]).Kind != Literal {
+			errs = append(errs, a.At("env", key).Fault(fmt.Errorf("env.%s: an agent of a project may have plain values only: the bottle says what is forwarded: %w",
+				key, errdefs.ErrInvalidArgument)))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (d Dir) bottle(name string) (Bottle, error) {
@@ -132,7 +136,8 @@ func ParseBottle(path string, b []byte) (Bottle, error) {
 	if err := checkText(path, b); err != nil {
 		return bottle, err
 	}
-	if err := decode(path, bytes.TrimPrefix(b, []byte("\ufeff")), &bottle); err != nil {
+	var err error
+	if bottle.places, err = decode(path, bytes.TrimPrefix(b, []byte("\ufeff")), &bottle); err != nil {
 		return bottle, err
 	}
 	bottle.locate()

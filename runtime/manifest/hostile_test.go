@@ -47,6 +47,9 @@ func hostile(n int) map[string]string {
 		"unknown keys":   manyKeys(n),
 		"directive":      "%YAML 1.2\n---\nimage: a",
 		"not a mapping":  "[a]",
+		"long image":     "image: A/" + strings.Repeat("x", n-20),
+		"many values":    "ssh:\n" + strings.Repeat("- {host: "+strings.Repeat("\U0001F600", 100)+"}\n", n/500),
+		"long path":      "mounts: [{source: /, target: " + strings.Repeat("x", n-50) + "}]",
 	}
 }
 
@@ -75,7 +78,7 @@ func TestHostileDocuments(t *testing.T) {
 			}
 		})
 	}
-	if b, err := ParseBottle("y.yaml", []byte("# none\nimage: 'a b'\nenv:\n  A: \"b\\tc\"\n")); err != nil || b.Image != "a b" || b.Env["A"] != "b\tc" {
+	if b, err := ParseBottle("y.yaml", []byte("# none\nuser: 'a b'\nenv:\n  A: \"b\\tc\"\n")); err != nil || b.User != "a b" || b.Env["A"] != "b\tc" {
 		t.Errorf("a harmless one: %+v, %v", b, err)
 	}
 }

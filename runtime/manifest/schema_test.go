@@ -24,23 +24,23 @@ var documents = map[string]struct{ good, bad []string }{
 	},
 	"bottle": {
 		good: []string{
-			"image: a", "image: 5", "extends: a", "extends: [a, b]", "projects: true", "build: {context: .}", "build:", "egress: {allow: [a, {host: b, tls: intercept}, '*.c:8443']}",
-			"egress: {presets: [claude, npm], private: [10.0.0.1], dlp: warn, tls: passthrough}", "limits: {memory: 1GiB, cpus: 1.5, pids: 64, disk: 5}", "limits: {cpus: 2, pids: 1.0}",
-			"ssh: [{host: a, port: 22, known-hosts: [x]}]", "secrets: {token: '?', a.pem: 'credential:x', b: '${B}'}", "workspace: {mode: bind}", "runtime: runsc", "git: {instead-of: {a: b}}", "env: {A: \"b\\nc\"}",
+			"image: a", "image: 5", "extends: a", "extends: [a, b]", "projects: true", "build: {context: .}", "build:", "egress: {allow: [a, {host: b, tls: intercept}, '*.c.test:8443']}",
+			"egress: {presets: [claude, npm], private: [10.0.0.1], dlp: warn, tls: passthrough}", "limits: {memory: 1GiB, cpus: 1.5, pids: 64, disk: 5000000}", "limits: {cpus: 2, pids: 1.0}",
+			"ssh: [{host: a, port: 22, known-hosts: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl]}]", "secrets: {token: '?', a.pem: 'credential:x', b: '${B}'}", "workspace: {mode: bind}", "runtime: runsc", "git: {instead-of: {a: b}}", "env: {A: \"b\\nc\"}",
 		},
 		bad: []string{
 			"imag: a", "image: [a]", "extends: A", "extends: [[a]]", "extends: {a: b}", "projects: 'yes'", "projects: 1", "egress: {alow: [a]}", "egress: {allow: a}", "egress: {allow: [[a]]}",
 			"egress: {allow: [{tls: intercept}]}", "egress: {allow: [{host: a, tls: maybe}]}", "egress: {presets: [clade]}", "egress: {dlp: drop}", "limits: {cpus: many}", "limits: {cpus: '1'}", "limits: {pids: 1.5}",
 			"limits: {pids: -1}", "limits: [a]", "ssh: [{port: 22}]", "ssh: [{host: a, port: 0}]", "ssh: [{host: a, port: 65536}]", "ssh: {host: a}", "secrets: {../x: ?}", "secrets: {a: s3cret}", "secrets: {a: 5}", "secrets: {a: '${A'}", "secrets: {.x: ?}", "workspace: {mode: move}",
-			"runtime: kata", "build: x", "env: {A: \"\\0\"}", "source: x", "parents: [x]", "proxy: {engine: squid}",
+			"runtime: kata", "build: x", "build: {}", "env: {A: \"\\0\"}", "source: x", "parents: [x]", "proxy: {engine: squid}",
 		},
 	},
 }
 
 func TestSchemaAgreesWithDecoder(t *testing.T) {
 	decoders := map[string]func(string) error{
-		"agent":  func(text string) error { return decode("x.md", []byte(text), &Agent{}) },
-		"bottle": func(text string) error { return decode("x.yaml", []byte(text), &Bottle{}) },
+		"agent":  func(text string) error { _, err := decode("x.md", []byte(text), &Agent{}); return err },
+		"bottle": func(text string) error { _, err := decode("x.yaml", []byte(text), &Bottle{}); return err },
 	}
 	for kind, d := range documents {
 		valid := validator(t, kind)

@@ -1,6 +1,9 @@
 package manifest
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Kind is where a value comes from.
 type Kind int
@@ -33,6 +36,26 @@ func ParseSource(text string) Source {
 		return Source{Credential, name}
 	}
 	return Source{Literal, text}
+}
+
+// Check refuses names that nothing can have. Its errors hold no value.
+func (s Source) Check() error {
+	switch {
+	case s.Kind == Forwarded && !variableName.MatchString(s.Text):
+		return fmt.Errorf("environment variable name %.100q", s.Text)
+	case s.Kind == Credential && !credentialName(s.Text):
+		return fmt.Errorf("credential %.300q: give its name alone", s.Text)
+	}
+	return nil
+}
+
+func checkValue(text string) error { return ParseSource(text).Check() }
+
+// credentialName is systemd's rule (credential_name_valid), so that a name
+// leads to no other directory.
+func credentialName(s string) bool {
+	printable := !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == ':' })
+	return s != "" && len(s) <= 255 && s != "." && s != ".." && printable
 }
 
 // ParseGiven reads a value of --secret.

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,23 +18,36 @@ type Git struct {
 	InsteadOf map[string]string `json:"insteadOf,omitempty"` // prefix that is written -> URL that is used
 }
 
+// CheckIdentity refuses a name or an address of a person that git could not
+// hold, or would change.
+func CheckIdentity(text string) error {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return fmt.Errorf("control character in %.100q", text)
+	}
+	if strings.ContainsAny(text, "<>") || text != strings.TrimSpace(text) {
+		return fmt.Errorf("%.100q: git drops blanks around and < > in names and addresses", text)
+	}
+	return nil
+}
+
+// CheckAddress refuses what cannot be the beginning of an address.
+func CheckAddress(text string) error {
+	if text == "" || strings.ContainsFunc(text, unicode.IsControl) {
+		return fmt.Errorf("%.100q: give the beginning of an address, and what stands for it", text)
+	}
+	return nil
+}
+
 // Check refuses what git could not hold, or would change.
 func (g Git) Check() error {
-	texts := []string{g.Name, g.Email}
-	for written, used := range g.InsteadOf {
-		if written == "" || used == "" {
-			return fmt.Errorf("instead-of %q: %q: give the beginning of an address, and what stands for it", written, used)
-		}
-		texts = append(texts, written, used)
-	}
-	for _, text := range texts {
-		if strings.ContainsFunc(text, unicode.IsControl) {
-			return fmt.Errorf("control character in %q", text)
-		}
-	}
 	for _, text := range []string{g.Name, g.Email} {
-		if strings.ContainsAny(text, "<>") || text != strings.TrimSpace(text) {
-			return fmt.Errorf("%q: git drops blanks around and < > in names and addresses", text)
+		if err := CheckIdentity(text); err != nil {
+			return err
+		}
+	}
+	for written, used := range g.InsteadOf {
+		if err := errors.Join(CheckAddress(written), CheckAddress(used)); err != nil {
+			return fmt.Errorf("instead-of: %w", err)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -39,18 +40,45 @@ func (s Source) Open(key string) (Key, error) {
 	return s.fromFile(key)
 }
 
-// longestKey is of a file, in bytes.
-const longestKey = 64 << 10
+// Check looks for the file of a key, and does not read it. A key of an ssh-agent
+// is another one each time.
+func (s Source) Check(key string) error {
+	if _, ok := manifest.AgentKey(key); ok {
+		return nil
+	}
+	f, err := s.open(key)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
 
-func (s Source) fromFile(file string) (Key, error) {
+// open opens the file of a key as the invoker.
+func (s Source) open(file string) (*os.File, error) {
 	path := file
 	if below, ok := strings.CutPrefix(file, "~/"); ok {
 		if s.User.Home == "" {
-			return Key{}, fmt.Errorf("ssh key %s: user %s has no home directory", file, s.User.Name)
+			return nil, fmt.Errorf("ssh key %s: user %s has no home directory", file, s.User.Name)
 		}
 		path = filepath.Join(s.User.Home, below)
 	}
-	b, err := s.User.ReadFile(path, longestKey)
+	f, err := s.User.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("ssh key: %w", err)
+	}
+	return f, nil
+}
+
+// longestKey is what is read of a file, in bytes.
+const longestKey = 64 << 10
+
+func (s Source) fromFile(file string) (Key, error) {
+	f, err := s.open(file)
+	if err != nil {
+		return Key{}, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, longestKey))
 	if err != nil {
 		return Key{}, fmt.Errorf("ssh key: %w", err)
 	}

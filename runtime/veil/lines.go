@@ -15,7 +15,7 @@ const (
 // Lines passes what is written to it on, whole lines at a time and with the
 // values hidden: one value may come in two writes.
 type Lines struct {
-	veil Veil
+	veil *Veil
 	next func(line []byte)
 
 	mu   sync.Mutex
@@ -24,7 +24,7 @@ type Lines struct {
 }
 
 // Lines are those of one stream; next gets each with its newline.
-func (v Veil) Lines(next func(line []byte)) *Lines { return &Lines{veil: v, next: next} }
+func (v *Veil) Lines(next func(line []byte)) *Lines { return &Lines{veil: v, next: next} }
 
 // Write never fails.
 func (l *Lines) Write(p []byte) (int, error) {

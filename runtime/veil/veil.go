@@ -6,6 +6,7 @@ package veil
 import (
 	"bytes"
 	"slices"
+	"sync"
 )
 
 // Shortest value that is hidden, in bytes: what is shorter is in half of all
@@ -15,57 +16,70 @@ const Shortest = 8
 // longest is of a part that is looked for, in bytes.
 const longest = 4 << 10
 
-const mark = "[secret]"
+const placeholder = "[secret]"
 
 // Veil hides values. The zero one hides nothing.
-type Veil struct{ values [][]byte }
+type Veil struct {
+	mu     sync.RWMutex
+	values [][]byte
+}
 
 // New hides these values: as they are, in lower case, percent-encoded, and
 // escaped as in JSON and Go, also one in the other.
-func New(values []string) Veil {
-	var v Veil
-	for _, value := range values {
-		for part := range slices.Chunk(bytes.TrimSpace([]byte(value)), longest) {
-			r := readingOf(part)
-			v.add(r.folded())
-			for range mostLevels {
-				r, _ = r.decode()
-			}
-			v.add(r.folded())
-		}
-	}
-	slices.SortFunc(v.values, bytes.Compare)
-	v.values = slices.CompactFunc(v.values, bytes.Equal)
+func New(values []string) *Veil {
+	v := &Veil{}
+	v.Add(values)
 	return v
 }
 
-func (v *Veil) add(value []byte) {
-	if len(value) >= Shortest {
-		v.values = append(v.values, value)
+// Add hides further values from now on.
+func (v *Veil) Add(values []string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	all := slices.Clone(v.values) // who hides meanwhile has the other
+	for _, value := range values {
+		for part := range slices.Chunk(bytes.TrimSpace([]byte(value)), longest) {
+			r := readingOf(part)
+			all = append(all, r.folded())
+			for range mostLevels {
+				r, _ = r.decode()
+			}
+			all = append(all, r.folded())
+		}
 	}
+	all = slices.DeleteFunc(all, func(value []byte) bool { return len(value) < Shortest })
+	slices.SortFunc(all, bytes.Compare)
+	v.values = slices.CompactFunc(all, bytes.Equal)
+}
+
+func (v *Veil) hidden() [][]byte {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.values
 }
 
 // Hide returns a line with each known value replaced. It grows no longer, and
 // JSON stays JSON.
-func (v Veil) Hide(line []byte) []byte {
-	if len(v.values) == 0 {
+func (v *Veil) Hide(line []byte) []byte {
+	values := v.hidden()
+	if len(values) == 0 {
 		return line
 	}
 	hidden := make([]bool, len(line))
 	r := readingOf(line)
-	v.mark(hidden, r)
+	mark(values, hidden, r)
 	first, more := r.decode()
 	for r = first; more; r, more = r.decode() {
-		v.mark(hidden, r)
+		mark(values, hidden, r)
 	}
 	first.spread(hidden)
 	return replaced(line, hidden)
 }
 
 // mark notes where values stand.
-func (v Veil) mark(hidden []bool, r reading) {
+func mark(values [][]byte, hidden []bool, r reading) {
 	text := r.folded()
-	for _, value := range v.values {
+	for _, value := range values {
 		for at := 0; ; at += len(value) {
 			i := bytes.Index(text[at:], value)
 			if i < 0 {
@@ -89,7 +103,7 @@ func replaced(line []byte, hidden []bool) []byte {
 		case !hidden[i]:
 			out = append(out, b)
 		case i == 0 || !hidden[i-1]:
-			out = append(out, mark...)
+			out = append(out, placeholder...)
 		}
 	}
 	return out

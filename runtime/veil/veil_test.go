@@ -52,10 +52,24 @@ func TestJSONStaysJSON(t *testing.T) {
 
 func TestHideOfNothing(t *testing.T) {
 	const line = `{"url": "http://a.test/%41?b\n"}`
-	for _, v := range []Veil{{}, New(nil), New([]string{"", "1234567", " 1234567\n"}), New([]string{"elsewhere"})} {
+	for _, v := range []*Veil{{}, New(nil), New([]string{"", "1234567", " 1234567\n"}), New([]string{"elsewhere"})} {
 		if got := string(v.Hide([]byte(line))); got != line {
 			t.Errorf("%q", got)
 		}
+	}
+}
+
+// TestAdd: what is added is hidden by those who had the veil before.
+func TestAdd(t *testing.T) {
+	v := New([]string{"s3cret-value"})
+	var got strings.Builder
+	l := v.Lines(func(line []byte) { got.Write(line) })
+	write := func() { _, _ = l.Write([]byte("s3cret-value later-value\n")) }
+	write()
+	v.Add([]string{"later-value", "short", "s3cret-value"})
+	write()
+	if want := "[secret] later-value\n[secret] [secret]\n"; got.String() != want {
+		t.Errorf("%q", got.String())
 	}
 }
 

@@ -46,7 +46,7 @@ func workspaceFlag(c *cobra.Command) {
 	c.Flags().String("workspace", "", "`DIR` of the project that may bring agents (default the current directory)")
 }
 
-func newAgents() *cobra.Command {
+func newAgents(s *settings) *cobra.Command {
 	out := agentTable()
 	c := &cobra.Command{
 		Use:   "agents",
@@ -57,6 +57,9 @@ func newAgents() *cobra.Command {
 				list, err := manifest.List(dirs)
 				var views []agentView
 				for _, l := range list {
+					if l.Err == nil {
+						_, l.Err = examine(s, l.Agent, l.Bottle)
+					}
 					views = append(views, viewAgent(l))
 				}
 				return errors.Join(out.print(c.OutOrStdout(), views), err)

@@ -36,7 +36,7 @@ func (x *conversion) ssh(b *bottleDraft, what string, old oldSSH) {
 		s.Port = 0
 	}
 	s.KnownHosts = []string{hostKey(old.KnownHostKey)}
-	if _, err := examine(manifest.Agent{}, manifest.Bottle{Source: what, SSH: []manifest.SSH{manifest.SSH(s)}}); err != nil {
+	if _, err := examine(nil, manifest.Agent{}, manifest.Bottle{Source: what, SSH: []manifest.SSH{manifest.SSH(s)}}); err != nil {
 		x.note("%v: it is left out", err)
 		return
 	}

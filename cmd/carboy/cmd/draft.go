@@ -119,7 +119,8 @@ func checkDrafts(dir manifest.Dir, drafts []draft) error {
 		var errs []error
 		for _, d := range drafts {
 			if filepath.Ext(d.path) == ext {
-				errs = append(errs, validate([]manifest.Dir{dir}, d.path, d.text))
+				_, err := validate(nil, []manifest.Dir{dir}, d.path, d.text)
+				errs = append(errs, err)
 			}
 		}
 		if err := errors.Join(errs...); err != nil {

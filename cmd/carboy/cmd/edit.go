@@ -17,7 +17,7 @@ import (
 	"carboy/runtime/manifest"
 )
 
-func newEdit() *cobra.Command {
+func newEdit(s *settings) *cobra.Command {
 	var bottle string
 	c := &cobra.Command{
 		Use:   "edit AGENT | --bottle NAME",
@@ -40,7 +40,7 @@ runs as him on a copy of his own, and what he may not write is not edited.`,
 				if !manifest.ValidName(name) { // it could lead elsewhere
 					return fmt.Errorf("%s %q: no valid name: %w", kind, name, errdefs.ErrInvalidArgument)
 				}
-				e, err := findEdit(who, dirs, kind+" "+name, filepath.Join(dir, name+ext))
+				e, err := findEdit(s, who, dirs, kind+" "+name, filepath.Join(dir, name+ext))
 				if err != nil {
 					return err
 				}
@@ -55,6 +55,7 @@ runs as him on a copy of his own, and what he may not write is not edited.`,
 
 // edit is a manifest that is being edited.
 type edit struct {
+	s    *settings
 	who  invoker.User
 	dirs []manifest.Dir // the first is the file's
 	path string
@@ -63,7 +64,7 @@ type edit struct {
 }
 
 // findEdit reads the file that counts, as it is for a start.
-func findEdit(who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, error) {
+func findEdit(s *settings, who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, error) {
 	for i, d := range dirs {
 		path := filepath.Join(d.Path, file)
 		if d.Project && filepath.Ext(file) == ".yaml" {
@@ -79,7 +80,7 @@ func findEdit(who invoker.User, dirs []manifest.Dir, kind, file string) (*edit, 
 		if err != nil {
 			return nil, asRequest(err)
 		}
-		return &edit{who: who, dirs: from(dirs, i), path: path, old: text}, nil
+		return &edit{s: s, who: who, dirs: from(dirs, i), path: path, old: text}, nil
 	}
 	return nil, fmt.Errorf("there is no %s; `carboy init` writes a new one: %w", kind, errdefs.ErrInvalidArgument)
 }
@@ -154,8 +155,12 @@ func (e *edit) untilValid(ctx context.Context) (saved bool, err error) {
 		if bytes.Equal(text, e.old) {
 			return false, nil
 		}
-		if err = validate(e.dirs, e.path, text); err == nil {
-			return true, e.save(text)
+		v, err := validate(e.s, e.dirs, e.path, text)
+		if err == nil {
+			if err = e.save(text); err == nil {
+				v.warn(e.who)
+			}
+			return true, err
 		}
 		tty, noTTY := openTerminal()
 		if noTTY != nil {

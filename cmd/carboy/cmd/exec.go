@@ -44,6 +44,9 @@ carboy's connection.`,
 					return err
 				}
 				spec.Env = append(spec.Env, name+"="+value)
+				if !strings.Contains(e, "=") {
+					spec.Forwarded = append(spec.Forwarded, name)
+				}
 			}
 			return failedUnlessUsage(execIn(c.Context(), s, name, spec, term))
 		},

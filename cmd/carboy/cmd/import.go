@@ -2,7 +2,9 @@ package cmd
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
@@ -50,13 +52,30 @@ func importFile(c *cobra.Command, file, dest, image string, dry bool) error {
 	}
 	if dry {
 		err = printDrafts(c.OutOrStdout(), drafts)
-	} else {
-		err = writeDrafts(c.OutOrStdout(), who, drafts)
+	} else if err = writeDrafts(c.OutOrStdout(), who, drafts); err == nil {
+		notes = append(notes, missingOf(who, drafts)...)
 	}
 	for _, n := range notes {
 		_, _ = fmt.Fprintf(c.ErrOrStderr(), "note: %s\n", policy.Visible(n))
 	}
 	return err
+}
+
+// missingOf is what the manifests name that is not there: keys and skills.
+func missingOf(who invoker.User, drafts []draft) (notes []string) {
+	var paths []string
+	for _, d := range drafts {
+		if filepath.Ext(d.path) != "" {
+			paths = append(paths, d.path)
+		}
+	}
+	v := validation{who: who, dirs: manifestDirs(who, ""), out: io.Discard, told: map[string]bool{}}
+	if err := v.all(paths, v.file); err != nil {
+		for line := range strings.SplitSeq(words(err), "\n") {
+			notes = append(notes, "no start before this is mended: "+line)
+		}
+	}
+	return notes
 }
 
 // convert makes drafts of a claude-bottle.json.

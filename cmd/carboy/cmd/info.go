@@ -11,6 +11,7 @@ import (
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
+	"carboy/runtime/provision"
 	"carboy/runtime/skill"
 )
 
@@ -31,10 +32,18 @@ type infoView struct {
 	Secrets  []string           `json:"secrets"` // names of files
 	Allow    []string           `json:"allow"`
 	Private  []string           `json:"private"`
+	Git      *provision.Git     `json:"git,omitempty"`
 	SSH      []string           `json:"ssh"` // hosts
 
 	Intercept []string            `json:"intercept"`
+	DLP       string              `json:"dlp,omitempty"`
 	Mounts    []runtime.MountPlan `json:"mounts"`
+	User      string              `json:"user,omitempty"`    // empty: the image's
+	Workdir   string              `json:"workdir,omitempty"` // empty: the image's
+	Runtime   string              `json:"runtime"`
+	Proxy     runtime.ProxyPlan   `json:"proxy"`
+	Limits    runtime.PlanLimits  `json:"limits"`
+	Build     *runtime.BuildPlan  `json:"build,omitempty"` // makes the image first
 }
 
 type promptView struct {
@@ -42,7 +51,7 @@ type promptView struct {
 	FirstLine  string `json:"firstLine"`
 }
 
-func newInfo() *cobra.Command {
+func newInfo(s *settings) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "info AGENT",
@@ -54,7 +63,7 @@ func newInfo() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				p, err := examine(a, b)
+				p, err := examine(s, a, b)
 				if err != nil {
 					return err
 				}
@@ -71,14 +80,18 @@ func newInfo() *cobra.Command {
 }
 
 // examine is the plan of manifests alone, in which all variables of the caller
-// are there, and a bottle that only others extend has an image.
-func examine(a manifest.Agent, b manifest.Bottle) (*runtime.Plan, error) {
+// are there, and a bottle that only others extend has an image. Without settings
+// the engine is the bottle's own, or the usual one.
+func examine(s *settings, a manifest.Agent, b manifest.Bottle) (*runtime.Plan, error) {
 	if err := skill.CheckNames(a.Skills); err != nil {
-		return nil, err
+		return nil, a.At("skills").Fault(err)
 	}
 	r := runtime.Request{Agent: &a, Bottle: &b, Lookup: func(string) (string, bool) { return "", true }}
 	if a.Name == "" && b.Image == "" && b.Build == nil {
 		r.Image = "scratch"
+	}
+	if s != nil {
+		r.Engine, r.ProxyImage = chooseProxy(s, b.Proxy, "")
 	}
 	return runtime.NewPlan(r)
 }
@@ -88,8 +101,9 @@ func viewInfo(a manifest.Agent, p *runtime.Plan) infoView {
 	v := infoView{
 		Name: a.Name, Source: a.Source, Project: a.Project, Provider: p.Provider, Model: a.Model, Command: p.Command, Skills: list(a.Skills),
 		Prompt: promptView{utf8.RuneCountInString(a.Prompt), first}, Bottle: *p.Bottle, Image: p.Image,
-		Env: p.Env, Secrets: list(p.Secrets), Allow: p.Allow, Private: p.Private, SSH: []string{},
-		Intercept: p.Intercept, Mounts: list(p.Mounts),
+		Env: p.Env, Secrets: list(p.Secrets), Allow: p.Allow, Private: p.Private, Git: p.Git, SSH: []string{},
+		Intercept: p.Intercept, DLP: p.DLP, Mounts: list(p.Mounts),
+		User: p.User, Workdir: p.Workdir, Runtime: p.Runtime, Proxy: p.Proxy, Limits: p.Limits, Build: p.Build,
 	}
 	for _, s := range p.SSH {
 		v.SSH = append(v.SSH, s.Host)
@@ -111,6 +125,9 @@ func printInfo(w io.Writer, a manifest.Agent, p *runtime.Plan) error {
 	}
 	r.add("skills", cmp.Or(quoteAll(a.Skills), "(none)"))
 	r.program(p)
+	r.place(p)
+	r.add("runtime", p.Runtime)
+	r.add("proxy", proxyText(p.Proxy))
 	r.grants(p)
 	return r.Flush()
 }

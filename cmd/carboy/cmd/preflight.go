@@ -35,10 +35,7 @@ func describe(w io.Writer, p *runtime.Plan, runtimeText string) error {
 		r.add("skills", strings.Join(p.Skills, " "))
 	}
 	r.program(p)
-	r.add("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
-	if p.Workdir != "" {
-		r.add("working directory", quote(p.Workdir))
-	}
+	r.place(p)
 	if w := p.Workspace; w != nil {
 		r.add("workspace", quote(w.Directory)+" at "+quote(w.Target)+" ("+workspaceText[w.Mode]+")")
 	}
@@ -64,6 +61,14 @@ func (r rows) program(p *runtime.Plan) {
 	r.add("command", cmp.Or(quoteAll(p.Command), whose))
 	if p.HasPrompt {
 		r.add("prompt", promptText(p.Prompt()))
+	}
+}
+
+// place is as whom and where it runs.
+func (r rows) place(p *runtime.Plan) {
+	r.add("user", cmp.Or(quote(p.User), "the image's, or "+runtime.DefaultUser+" where that is root"))
+	if p.Workdir != "" {
+		r.add("working directory", quote(p.Workdir))
 	}
 }
 

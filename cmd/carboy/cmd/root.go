@@ -160,8 +160,8 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newAttach(settings),
 		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
 		newApply(settings), newCp(settings), newCommit(settings), newTop(settings), newStats(settings), newGC(settings), newWorkspace(settings),
-		newBuild(settings), newImage(settings), newPull(settings), newAgents(), newInfo(), newInit(), newEdit(),
-		newValidate(), newSchema(), newImport(), newConfig(settings), newGenerate(), newDoctor(settings), newLogin(), newLogout(), newVersion())
+		newBuild(settings), newImage(settings), newPull(settings), newAgents(settings), newInfo(settings), newInit(), newEdit(settings),
+		newValidate(settings), newSchema(), newImport(), newConfig(settings), newGenerate(), newDoctor(settings), newLogin(), newLogout(), newVersion())
 	tame(root)
 	return root
 }

@@ -182,7 +182,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	}
 	var open sources
 	defer open.shut()
-	if err := open.open(plan, who, &options); err != nil {
+	if err := open.open(plan, who, !f.noBuild, &options); err != nil {
 		return err
 	}
 	trace, err := newTrace(start, f.timings)

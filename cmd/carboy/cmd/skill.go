@@ -23,21 +23,21 @@ type skillPlace struct {
 	project, path string
 }
 
-// readSkills reads what an agent's manifest names.
+// readSkills reads what an agent's manifest names, and tells all that is wrong
+// with it.
 func readSkills(who invoker.User, a *manifest.Agent) ([]skill.Skill, error) {
 	if err := skill.CheckNames(a.Skills); err != nil {
-		return nil, fmt.Errorf("%s: %w", a.Source, err)
+		return nil, a.At("skills").Fault(err)
 	}
 	reader := skill.Reader{Links: !a.Project}
 	var skills []skill.Skill
+	var errs []error
 	for _, name := range a.Skills {
 		s, err := findSkill(&reader, skillPlaces(who, a, name), name)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", a.Source, err)
-		}
+		errs = append(errs, a.At("skills", name).Fault(err))
 		skills = append(skills, s)
 	}
-	return skills, nil
+	return skills, errors.Join(errs...)
 }
 
 // skillPlaces are beside the agent, and for a user's own agents where the
@@ -65,7 +65,7 @@ func findSkill(r *skill.Reader, places []skillPlace, name string) (skill.Skill, 
 		if !errors.Is(err, fs.ErrNotExist) {
 			return s, err
 		}
-		looked = append(looked, p.path)
+		looked = append(looked, quotePath(p.path))
 	}
 	return skill.Skill{}, fmt.Errorf("no skill %s: looked for %s: %w", name, strings.Join(looked, " and "), errdefs.ErrInvalidArgument)
 }

@@ -28,8 +28,9 @@ func TestValidateFileReads(t *testing.T) {
 		asRoot = append(asRoot, path)
 		return caller.ReadFile(path, limit)
 	}}
+	v := validation{who: caller, dirs: []manifest.Dir{operator}}
 	for _, name := range []string{"keys/creds.yaml", "agents/../keys/creds.yaml", "skills/x/agents/b.md", "bottles/dev.yaml", "agents/a.md"} {
-		if err := validateFile(caller, []manifest.Dir{operator}, top+"/"+name); err == nil {
+		if _, err := v.file(top + "/" + name); err == nil {
 			t.Errorf("%s is valid", name)
 		}
 	}

@@ -6,6 +6,18 @@ import (
 	"slices"
 )
 
+// ParsePrefix reads addresses that may be declared: one, or a prefix.
+func ParsePrefix(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return addr.Prefix(addr.BitLen())
+	}
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		return prefix, fmt.Errorf("private address %.100q: give an address or a prefix, as in 10.1.2.3/32", s)
+	}
+	return prefix.Masked(), nil
+}
+
 // Permit refuses addresses that are not public, unless they are declared.
 func (p Policy) Permit(a netip.Addr) error {
 	a = a.WithZone("")
