@@ -132,8 +132,9 @@ func plain(text string) string {
 // Root is all commands, for those who describe them.
 func Root() *cobra.Command { return newRoot() }
 
-func newRoot() *cobra.Command {
-	settings := &settings{}
+func newRoot() *cobra.Command { return rootOf(&settings{restrict: restrictionOf}) }
+
+func rootOf(settings *settings) *cobra.Command {
 	root := &cobra.Command{
 		Use:     "carboy",
 		Version: version.Build,
@@ -147,8 +148,11 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if c.Name() == cobra.ShellCompRequestCmd {
-				complete(c.Root(), settings) // no other start pays for it
-				return nil                   // which says nothing, and loads them itself
+				complete(c.Root(), settings)                                      // no other start pays for it
+				if _, err := settings.admit(c); errdefs.IsPermissionDenied(err) { // else it says nothing, and loads them itself
+					return err
+				}
+				return nil
 			}
 			return settings.load(c)
 		},
@@ -160,8 +164,8 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newAttach(settings),
 		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
 		newApply(settings), newCp(settings), newCommit(settings), newTop(settings), newStats(settings), newGC(settings), newWorkspace(settings),
-		newBuild(settings), newImage(settings), newPull(settings), newAgents(), newInfo(), newInit(), newEdit(),
-		newValidate(), newSchema(), newImport(), newConfig(settings), newGenerate(), newDoctor(settings), newLogin(), newLogout(), newVersion())
+		newBuild(settings), newImage(settings), newPull(settings), newAgents(settings), newInfo(settings), newInit(), newEdit(settings),
+		newValidate(settings), newSchema(), newImport(), newConfig(settings), newGenerate(), newDoctor(settings), newLogin(), newLogout(), newVersion())
 	tame(root)
 	return root
 }

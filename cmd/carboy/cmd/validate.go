@@ -13,7 +13,7 @@ import (
 	"carboy/runtime/manifest"
 )
 
-func newValidate() *cobra.Command {
+func newValidate(s *settings) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "validate [FILE...]",
 		Short: "Check manifests: the named files, or all that there are",
@@ -22,7 +22,7 @@ that come with carboy and .carboy of the project. What they name outside, skills
 keys and directories, is looked for at a start only. Prints those that are valid, tells all that is wrong with
 the others, and ends with status 2 if there are such.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			return withDirs(c, func(who invoker.User, dirs []manifest.Dir) error {
+			return withDirs(c, s, func(who invoker.User, dirs []manifest.Dir) error {
 				if len(args) > 0 {
 					return validateAll(c, args, func(path string) error { return validateFile(who, dirs, path) })
 				}
