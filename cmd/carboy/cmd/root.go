@@ -148,11 +148,12 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if c.Name() == cobra.ShellCompRequestCmd {
-				complete(c.Root(), settings)                                      // no other start pays for it
-				if _, err := settings.admit(c); errdefs.IsPermissionDenied(err) { // else it says nothing, and loads them itself
-					return err
+				complete(c.Root(), settings) // no other start pays for it
+				_, err := settings.admit(c)
+				if !errdefs.IsPermissionDenied(err) {
+					err = nil // it says nothing, and loads them itself
 				}
-				return nil
+				return err
 			}
 			return settings.load(c)
 		},
