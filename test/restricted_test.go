@@ -238,10 +238,12 @@ func (r *rig) checkEnvironment(t *testing.T) {
 		}
 	})
 	env := []string{"PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=/nowhere", "GIVEN=by dev"}
-	elsewhere := append(env, "CONTAINERD_ADDRESS=/nowhere", "CARBOY_STATE_DIR=/nowhere", "CARBOY_CNI_BIN_DIR=/nowhere")
+	elsewhere := append(slices.Clone(env), "CONTAINERD_ADDRESS=/nowhere", "CARBOY_STATE_DIR=/nowhere", "CARBOY_CNI_BIN_DIR=/nowhere")
 	run := []string{"run", "quick", "--yes", "-e", "GIVEN", "--", "sh", "-c", `echo "$GIVEN"`}
-	if o := r.as(t, dev, "", elsewhere, run...); o.code != 0 || o.stdout != "by dev\n" || exists(marker) {
-		t.Errorf("dev: %v, marker %v", o, exists(marker))
+	for _, env := range [][]string{env, elsewhere} {
+		if o := r.as(t, dev, "", env, run...); o.code != 0 || o.stdout != "by dev\n" || exists(marker) {
+			t.Errorf("dev: %v, marker %v", o, exists(marker))
+		}
 	}
 	if o := r.as(t, 0, "", elsewhere, run...); o.code == 0 {
 		t.Errorf("root elsewhere: %v", o)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,7 +43,7 @@ func detach(ctx context.Context, environ []string, trace *runtime.Trace, secrets
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	const first = 3 // of ExtraFiles
 	c.ExtraFiles = []*os.File{tell}
-	c.Env = append(environ, supervisorVariable+"="+strconv.Itoa(first))
+	c.Env = append(slices.Clone(environ), supervisorVariable+"="+strconv.Itoa(first))
 	if trace != nil {
 		if out, ok := trace.Out.(*os.File); ok {
 			c.ExtraFiles = append(c.ExtraFiles, out)
