@@ -45,6 +45,8 @@ install: $(if $(wildcard $(BIN)),,build) ## install below PREFIX (DESTDIR for pa
 	install -D -m 0644 build/share/completion/fish $(DESTDIR)$(PREFIX)/$(FISHCOMP)
 	install -d -m 0755 $(DESTDIR)$(PREFIX)/$(UNITDIR)
 	for unit in $(UNITS); do sed 's|@PREFIX@|$(PREFIX)|' cmd/carboy/cmd/units/$$unit >$(DESTDIR)$(PREFIX)/$(UNITDIR)/$$unit || exit 1; done
+	install -d -m 0755 $(DESTDIR)$(PREFIX)/share/carboy/examples/sudoers.d
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' examples/sudoers.d/carboy >$(DESTDIR)$(PREFIX)/share/carboy/examples/sudoers.d/carboy
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/carboy

@@ -117,7 +117,7 @@ func notSet(lookup func(string) (string, bool), names ...string) error {
 		which, it = "environment variables "+strings.Join(names, ", ")+" are", "them"
 	}
 	if _, sudo := lookup("SUDO_UID"); sudo {
-		return invalid("%s not set: sudo drops %s unless called as `sudo --preserve-env=%s carboy ...`", which, it, strings.Join(names, ","))
+		return invalid("%s not set: sudo drops %s unless called as `sudo --preserve-env=%s carboy ...`, or env_keep in sudoers has %s", which, it, strings.Join(names, ","), it)
 	}
 	return invalid("%s not set and cannot be forwarded", which)
 }

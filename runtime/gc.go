@@ -30,6 +30,7 @@ type Sweep struct {
 // whose lock nobody holds and whose supervisor is gone. Live and kept bottles,
 // and whatever is not carboy's, are not touched.
 func (h *Host) GC(ctx context.Context, s Sweep) ([]Swept, error) {
+	h = h.everybodys()
 	records, unknown, err := h.records(ctx)
 	if err != nil {
 		return nil, err

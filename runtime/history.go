@@ -112,7 +112,7 @@ func (h *Host) Histories() ([]History, error) {
 		if err != nil {
 			return nil, err
 		}
-		if one.Space == h.Namespace {
+		if one.Space == h.Namespace && h.shows(one.User) {
 			all = append(all, one)
 		}
 	}

@@ -43,6 +43,19 @@ type Config struct {
 	DNS         []netip.Addr
 	Conflist    []byte // the operator's own egress network
 	Registries  registry.Access
+	OnlyOf      *int // uid of the user whose bottles alone are there to be seen and touched; nil has everybody's
+}
+
+// shows says whether a bottle of that user is there for who asks. All that lists
+// and finds bottles asks it.
+func (c Config) shows(uid int) bool { return c.OnlyOf == nil || *c.OnlyOf == uid }
+
+// everybodys is the host as it is, for what has to know of all bottles: names
+// that are taken, and what dead ones left.
+func (h *Host) everybodys() *Host {
+	whole := *h
+	whole.OnlyOf = nil
+	return &whole
 }
 
 // Open connects to containerd. The caller closes the host.

@@ -99,10 +99,14 @@ func (h *Host) Find(ctx context.Context, name string) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	if len(found) == 0 {
+	var r Record
+	if len(found) > 0 {
+		r, err = readRecord(found[0])
+	}
+	if len(found) == 0 || err == nil && !h.shows(r.User) {
 		return Record{}, fmt.Errorf("no bottle named %s: `carboy ls` shows what is there: %w", name, errdefs.ErrNotFound)
 	}
-	return readRecord(found[0])
+	return r, err
 }
 
 // List returns every bottle by name. The error also tells of leases that this
@@ -114,11 +118,14 @@ func (h *Host) List(ctx context.Context) ([]Status, error) {
 	}
 	list := make([]Status, 0, len(records))
 	for _, r := range records {
-		if r.Kind != kindBuild {
+		if r.Kind != kindBuild && h.shows(r.User) {
 			list = append(list, h.Status(r))
 		}
 	}
 	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
+	if h.OnlyOf != nil { // whose those are nobody can tell
+		return list, nil
+	}
 	return list, errors.Join(unknown...)
 }
 

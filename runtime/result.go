@@ -62,7 +62,7 @@ func (b *Bottle) recordResult(ctx context.Context) error {
 	return nil
 }
 
-// Results are all of them, newest first.
+// Results are those that who asks may see, newest first.
 func (h *Host) Results(ctx context.Context) ([]Result, error) {
 	found, err := h.leases(ctx, `labels."`+labelResult+`"`)
 	if err != nil {
@@ -74,7 +74,9 @@ func (h *Host) Results(ctx context.Context) ([]Result, error) {
 		if err := json.Unmarshal([]byte(l.Labels[labelResult]), &r); err != nil || l.ID != resultLease+r.Instance {
 			return nil, fmt.Errorf("lease %s does not match its record: %w", l.ID, errdefs.ErrFailedPrecondition)
 		}
-		all = append(all, r)
+		if h.shows(r.User) {
+			all = append(all, r)
+		}
 	}
 	slices.SortFunc(all, func(a, b Result) int { return b.Started.Compare(a.Started) })
 	return all, nil

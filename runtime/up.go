@@ -39,6 +39,7 @@ type UpOptions struct {
 // error nothing of it is left, unless Keep says so or the error tells what
 // could not be removed. The caller ends it with Down.
 func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err error) {
+	h = h.everybodys()
 	if err := p.checkKeys(o.Keys); err != nil {
 		return nil, err
 	}

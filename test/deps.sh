@@ -7,7 +7,7 @@
 set -eu
 
 packages='containerd runc containernetworking-plugins nftables iptables busybox-static iproute2 procps'
-[ $# -eq 0 ] || packages="$packages docker-registry bzip2 xz-utils curl ca-certificates git openssh-client openssh-server"
+[ $# -eq 0 ] || packages="$packages docker-registry bzip2 xz-utils curl ca-certificates git openssh-client openssh-server sudo"
 missing=
 for package in $packages; do
 	dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"

@@ -22,7 +22,9 @@ type Dir struct {
 	Path string
 	// Project is set of a directory that whoever wrote a project filled: it may
 	// have agents, and no bottle in it is ever looked at.
-	Project  bool
+	Project bool
+	// NoAgents is set where only bottles are looked for, as parts of others.
+	NoAgents bool
 	ReadFile func(path string, limit int64) ([]byte, error)
 	// List returns the names in a directory, at most limit of them.
 	List func(path string, limit int) ([]string, error)
@@ -72,7 +74,7 @@ func bottleOf(dirs []Dir, i int, a Agent) (Bottle, error) {
 func missing(dirs []Dir, what, file string) error {
 	var looked []string
 	for _, d := range dirs {
-		if !d.Project || strings.HasPrefix(file, "agents") {
+		if ofAgents := strings.HasPrefix(file, "agents"); ofAgents && !d.NoAgents || !ofAgents && !d.Project {
 			looked = append(looked, shown(filepath.Join(d.Path, file)))
 		}
 	}
@@ -81,6 +83,9 @@ func missing(dirs []Dir, what, file string) error {
 
 func (d Dir) agent(name string) (Agent, error) {
 	path := filepath.Join(d.Path, "agents", name+".md")
+	if d.NoAgents {
+		return Agent{}, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
 	b, err := d.ReadFile(path, maxSize)
 	if err != nil {
 		return Agent{}, fmt.Errorf("agent %s: %w", name, err)

@@ -88,6 +88,9 @@ func (d Dir) names(sub, ext string) (names []string, err error) {
 	if d.Project {
 		most = mostOfProjects
 	}
+	if sub == "agents" && d.NoAgents {
+		return nil, nil
+	}
 	files, err := d.List(dir, most+1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -158,7 +158,7 @@ func (s Source) ask(f func(agent.ExtendedAgent) error) (err error) {
 
 func (s Source) keepVariable() string {
 	if s.User.BehindSudo() {
-		return "; sudo drops it unless called as `sudo --preserve-env=SSH_AUTH_SOCK carboy ...`"
+		return "; sudo drops it unless called as `sudo --preserve-env=SSH_AUTH_SOCK carboy ...`, or env_keep in sudoers has it"
 	}
 	return ""
 }

@@ -25,7 +25,7 @@ type agentView struct {
 
 // withDirs runs f with the directories of manifests, the project's being that
 // of --workspace.
-func withDirs(c *cobra.Command, f func(who invoker.User, dirs []manifest.Dir) error) error {
+func withDirs(c *cobra.Command, s *settings, f func(who invoker.User, dirs []manifest.Dir) error) error {
 	who, err := invoker.Current()
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func withDirs(c *cobra.Command, f func(who invoker.User, dirs []manifest.Dir) er
 			return err
 		}
 	}
-	return f(who, manifestDirs(who, dir))
+	return f(who, s.manifestDirs(who, dir))
 }
 
 func workspaceFlag(c *cobra.Command) {
@@ -53,7 +53,7 @@ func newAgents(s *settings) *cobra.Command {
 		Short: "List the agents that can be run, and those that are broken",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withDirs(c, func(_ invoker.User, dirs []manifest.Dir) error {
+			return withDirs(c, s, func(_ invoker.User, dirs []manifest.Dir) error {
 				list, err := manifest.List(dirs)
 				var views []agentView
 				for _, l := range list {

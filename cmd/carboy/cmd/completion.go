@@ -22,7 +22,7 @@ type source func(ctx context.Context, s *settings, c *cobra.Command) []string
 func complete(root *cobra.Command, s *settings) {
 	words, flags, own := arguments(s), flagWords(s), ownFlagWords(s)
 	eachCommand(root, func(c *cobra.Command) {
-		path := strings.TrimPrefix(strings.TrimPrefix(c.CommandPath(), root.Name()), " ")
+		path := commandPath(c)
 		switch f, ok := words[path]; {
 		case ok:
 			c.ValidArgsFunction = f

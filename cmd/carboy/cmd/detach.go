@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,7 +28,7 @@ const supervisorVariable = "CARBOY_SUPERVISOR_FD"
 // detach runs this command line again in a session of its own, and returns when
 // its agent runs. What the other process has to say until then goes to our own
 // standard error, and its exit status, if it ends, becomes ours.
-func detach(ctx context.Context, trace *runtime.Trace, secrets handed) error {
+func detach(ctx context.Context, environ []string, trace *runtime.Trace, secrets handed) error {
 	hear, tell, err := os.Pipe()
 	if err != nil {
 		return err
@@ -42,7 +43,7 @@ func detach(ctx context.Context, trace *runtime.Trace, secrets handed) error {
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	const first = 3 // of ExtraFiles
 	c.ExtraFiles = []*os.File{tell}
-	c.Env = append(os.Environ(), supervisorVariable+"="+strconv.Itoa(first))
+	c.Env = append(slices.Clone(environ), supervisorVariable+"="+strconv.Itoa(first))
 	if trace != nil {
 		if out, ok := trace.Out.(*os.File); ok {
 			c.ExtraFiles = append(c.ExtraFiles, out)

@@ -32,7 +32,7 @@ runs as him on a copy of his own, and what he may not write is not edited.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			return withDirs(c, func(who invoker.User, dirs []manifest.Dir) error {
+			return withDirs(c, s, func(who invoker.User, dirs []manifest.Dir) error {
 				kind, name, dir, ext := "bottle", bottle, "bottles", ".yaml"
 				if len(args) > 0 {
 					kind, name, dir, ext = "agent", args[0], "agents", ".md"

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -39,7 +38,7 @@ carboy's connection.`,
 				spec.Env = []string{"TERM=" + termVariable()}
 			}
 			for _, e := range env {
-				name, value, err := runtime.Variable(e, os.LookupEnv)
+				name, value, err := runtime.Variable(e, s.lookup)
 				if err != nil {
 					return err
 				}

@@ -58,7 +58,7 @@ func newInfo(s *settings) *cobra.Command {
 		Short: "Show what an agent is and what it is granted",
 		Args:  exactlyOne("an agent"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return withDirs(c, func(_ invoker.User, dirs []manifest.Dir) error {
+			return withDirs(c, s, func(_ invoker.User, dirs []manifest.Dir) error {
 				a, b, err := manifest.Find(dirs, args[0])
 				if err != nil {
 					return err

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -24,16 +23,18 @@ import (
 func (f *runFlags) plan(s *settings, who invoker.User, agent string, term terminal) (*runtime.Plan, error) {
 	var err error
 	r := f.Request
-	r.Lookup, r.Stored = os.LookupEnv, stored(who)
+	r.Lookup, r.Stored = s.lookup, stored(who)
 	var asked manifest.Proxy
 	if err := f.findWorkspace(&r.Workspace); err != nil {
 		return nil, err
 	}
+	if err := s.held.checkAgent(agent); err != nil {
+		return nil, err
+	}
 	if agent != "" {
-		dirs := manifestDirs(who, r.Workspace.Directory)
-		a, b, err := manifest.Find(dirs, agent)
+		a, b, err := manifest.Find(s.manifestDirs(who, r.Workspace.Directory), agent)
 		if err != nil {
-			return nil, err
+			return nil, s.held.explain(err)
 		}
 		r.Agent, r.Bottle, asked = &a, &b, b.Proxy
 		if r.Skills, err = readSkills(who, &a); err != nil {
@@ -57,6 +58,9 @@ func (f *runFlags) plan(s *settings, who invoker.User, agent string, term termin
 		return nil, err
 	}
 	p, err := runtime.NewPlan(r)
+	if err == nil {
+		err = s.held.checkPlan(p)
+	}
 	if err == nil && f.headless && !p.HasTask && p.Provider != provision.Generic && len(p.Command) == 0 {
 		return nil, fmt.Errorf("--headless: without a person %s needs a task: --prompt TEXT: %w", p.Provider, errdefs.ErrInvalidArgument)
 	}

@@ -132,8 +132,9 @@ func plain(text string) string {
 // Root is all commands, for those who describe them.
 func Root() *cobra.Command { return newRoot() }
 
-func newRoot() *cobra.Command {
-	settings := &settings{}
+func newRoot() *cobra.Command { return rootOf(&settings{restrict: restrictionOf}) }
+
+func rootOf(settings *settings) *cobra.Command {
 	root := &cobra.Command{
 		Use:     "carboy",
 		Version: version.Build,
@@ -148,7 +149,11 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if c.Name() == cobra.ShellCompRequestCmd {
 				complete(c.Root(), settings) // no other start pays for it
-				return nil                   // which says nothing, and loads them itself
+				_, err := settings.admit(c)
+				if !errdefs.IsPermissionDenied(err) {
+					err = nil // it says nothing, and loads them itself
+				}
+				return err
 			}
 			return settings.load(c)
 		},

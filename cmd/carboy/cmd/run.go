@@ -216,7 +216,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 		return err
 	}
 	if f.detach && f.report == nil {
-		return detach(ctx, trace, secrets)
+		return detach(ctx, s.environ(), trace, secrets)
 	}
 	sweep(ctx, host)
 	if plan.Build != nil && !f.noBuild {

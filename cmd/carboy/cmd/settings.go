@@ -17,6 +17,8 @@ import (
 	"carboy/image/registry"
 	"carboy/netns"
 	"carboy/runtime"
+	"carboy/runtime/invoker"
+	"carboy/runtime/manifest"
 	"carboy/runtime/proxy"
 )
 
@@ -35,6 +37,9 @@ type setting struct {
 // settings are all of them, by name.
 type settings struct {
 	all []*setting
+
+	restrict func(ctx context.Context, groups []string) (*restriction, error)
+	held     *restriction // nil: who calls may do everything
 }
 
 func (s *settings) register(root *cobra.Command) {
@@ -57,11 +62,12 @@ func (s *settings) register(root *cobra.Command) {
 		{name: "insecure-registry", list: true, usage: "registries, as host:port, spoken to by plain HTTP"},
 		{name: "proxy", def: proxy.Pipelock}, // these two are flags of run
 		{name: "proxy-image", def: proxy.PipelockImage},
+		{name: restrictedGroups, list: true}, // of the file alone
 	}
 	root.PersistentFlags().SortFlags = false
 	for _, o := range s.all {
 		switch {
-		case o.usage == "": // a flag of one command
+		case o.usage == "": // no flag, or one of one command
 		case o.list:
 			root.PersistentFlags().StringSlice(o.name, nil, o.usage)
 		default:
@@ -70,9 +76,21 @@ func (s *settings) register(root *cobra.Command) {
 	}
 }
 
+// admit reads the file, and refuses what who calls may not do before anything
+// else is done.
+func (s *settings) admit(c *cobra.Command) (file map[string]string, err error) {
+	if file, err = readConfig(configFile, s.names()); err != nil {
+		return nil, err
+	}
+	if s.held, err = s.restrict(c.Context(), splitList(file[restrictedGroups])); err != nil {
+		return nil, err
+	}
+	return file, s.held.hold(c)
+}
+
 // load settles every option and sets up logging.
 func (s *settings) load(c *cobra.Command) error {
-	file, err := readConfig(configFile, s.names())
+	file, err := s.admit(c)
 	if err != nil {
 		return err
 	}
@@ -125,7 +143,35 @@ func (s *settings) get(name string) string { return s.find(name).value }
 func (s *settings) given(name string) bool { return s.find(name).source == "--"+name }
 
 func (s *settings) list(name string) []string {
-	return strings.FieldsFunc(s.get(name), func(r rune) bool { return r == ',' })
+	return splitList(s.get(name))
+}
+
+func splitList(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
+}
+
+// lookup finds a variable of who calls, for his agent.
+func (s *settings) lookup(name string) (string, bool) {
+	if s.held != nil {
+		return s.held.lookup(name)
+	}
+	return os.LookupEnv(name)
+}
+
+// environ is what a further carboy of who calls starts with.
+func (s *settings) environ() []string {
+	if s.held != nil {
+		return s.held.given
+	}
+	return os.Environ()
+}
+
+// manifestDirs are those in which who calls may find agents.
+func (s *settings) manifestDirs(who invoker.User, project string) []manifest.Dir {
+	if s.held != nil {
+		return s.held.dirs()
+	}
+	return manifestDirs(who, project)
 }
 
 func (s *settings) names() []string {
@@ -152,6 +198,9 @@ func (s *settings) config() (config runtime.Config, err error) {
 		Address: strings.TrimPrefix(s.get("address"), "unix://"), Namespace: s.get("namespace"), Snapshotter: s.get("snapshotter"),
 		StateDir: s.get("state-dir"), LogDir: s.get("log-dir"), DataDir: s.get("data-dir"), Registries: registry.Access{Insecure: s.list("insecure-registry"), Logins: &registry.Logins{Sources: s.logins}},
 		PluginDir: s.get("cni-bin-dir"),
+	}
+	if s.held != nil {
+		config.OnlyOf = &s.held.who.UID
 	}
 	if config.Libexec, err = installedDir("libexec"); err != nil {
 		return config, err

@@ -29,7 +29,7 @@ the user who calls. Values of secrets, variables of the caller, keys in an
 ssh-agent and images are not: they are another's, or of another time. Ends with
 status 2 if a manifest is not valid.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			return withDirs(c, func(who invoker.User, dirs []manifest.Dir) error {
+			return withDirs(c, s, func(who invoker.User, dirs []manifest.Dir) error {
 				v := validation{s: s, who: who, dirs: dirs, out: c.OutOrStdout(), told: map[string]bool{}}
 				if len(args) > 0 {
 					return v.all(args, v.file)

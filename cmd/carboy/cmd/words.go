@@ -97,8 +97,11 @@ func runningBottles(ctx context.Context, s *settings, _ *cobra.Command) []string
 
 // endedBottles needs no containerd.
 func endedBottles(_ context.Context, s *settings, _ *cobra.Command) (names []string) {
-	h := runtime.Host{Config: runtime.Config{LogDir: s.get("log-dir"), Namespace: s.get("namespace")}}
-	past, err := h.Histories()
+	config, err := s.config()
+	if err != nil {
+		return nil
+	}
+	past, err := (&runtime.Host{Config: config}).Histories()
 	if err != nil {
 		return nil
 	}
@@ -121,8 +124,8 @@ func images(ctx context.Context, s *settings, _ *cobra.Command) []string {
 	})
 }
 
-func agents(_ context.Context, _ *settings, c *cobra.Command) (names []string) {
-	_ = withDirs(c, func(_ invoker.User, dirs []manifest.Dir) error {
+func agents(_ context.Context, s *settings, c *cobra.Command) (names []string) {
+	_ = withDirs(c, s, func(_ invoker.User, dirs []manifest.Dir) error {
 		names = manifest.AgentNames(dirs)
 		return nil
 	})
@@ -133,8 +136,8 @@ func hostAgents(context.Context, *settings, *cobra.Command) []string {
 	return manifest.AgentNames(hostDirs())
 }
 
-func bottleFiles(_ context.Context, _ *settings, c *cobra.Command) (names []string) {
-	_ = withDirs(c, func(_ invoker.User, dirs []manifest.Dir) error {
+func bottleFiles(_ context.Context, s *settings, c *cobra.Command) (names []string) {
+	_ = withDirs(c, s, func(_ invoker.User, dirs []manifest.Dir) error {
 		names = manifest.BottleNames(dirs)
 		return nil
 	})
