@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -39,7 +38,7 @@ gives another; agents that a project brought do not get it unasked.`,
 			}
 			var token []byte
 			if fromStdin {
-				token, err = io.ReadAll(io.LimitReader(os.Stdin, mostSecret))
+				token, err = readBounded(os.Stdin, "standard input")
 			} else {
 				l := logins[args[0]]
 				token, err = askSecret(c.Context(), secretQuestion(l.variable, l.from), "there is no terminal to ask on: give the token on standard input, with --stdin")
