@@ -36,6 +36,12 @@ func sweep(ctx context.Context, host *runtime.Host) {
 	}
 }
 
+// chooseRuntime may have to start a sandbox, to see whether it can be used.
+func (f *runFlags) chooseRuntime(ctx context.Context, host *runtime.Host, plan *runtime.Plan) (runsc, note string, err error) {
+	defer awaiting(f.quiet, func() string { return "looking for a container runtime" }).Close()
+	return host.ChooseRuntime(ctx, plan.Runtime)
+}
+
 // live brings the bottle up, runs the command and takes the bottle down.
 func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) error {
 	shown := showPulls(host, f.quiet, stepsOf(host.Trace, "starting "+plan.Name))

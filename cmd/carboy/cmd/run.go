@@ -200,7 +200,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 		return err
 	}
 	var note string
-	if options.Runsc, note, err = host.ChooseRuntime(ctx, plan.Runtime); err != nil {
+	if options.Runsc, note, err = f.chooseRuntime(ctx, host, plan); err != nil {
 		return err
 	}
 	if f.report == nil { // else it was confirmed where this process was started
