@@ -3,6 +3,7 @@ package runtime
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,6 +17,7 @@ type Trace struct {
 
 	mu    sync.Mutex
 	steps []Step
+	begun []string
 }
 
 // Step is one part of the work; steps overlap.
@@ -32,12 +34,35 @@ func (t *Trace) step(name string) func() {
 	}
 	begin := time.Since(t.Start)
 	t.line("begin " + name)
+	t.mu.Lock()
+	t.begun = append(t.begun, name)
+	t.mu.Unlock()
 	return func() {
 		t.mu.Lock()
+		t.begun = removeLast(t.begun, name)
 		t.steps = append(t.steps, Step{Name: name, Begin: begin, Took: time.Since(t.Start) - begin})
 		t.mu.Unlock()
 		t.line("end " + name)
 	}
+}
+
+func removeLast(names []string, name string) []string {
+	for i := len(names) - 1; i >= 0; i-- {
+		if names[i] == name {
+			return slices.Delete(names, i, i+1)
+		}
+	}
+	return names
+}
+
+// Current is the step that has begun last and not ended, empty between steps.
+func (t *Trace) Current() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.begun) == 0 {
+		return ""
+	}
+	return t.begun[len(t.begun)-1]
 }
 
 func (t *Trace) line(text string) {

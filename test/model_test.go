@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 type object = map[string]any
@@ -28,7 +30,7 @@ type modelRequest struct{ key, body string }
 const modelSays = "The door is painted."
 
 func (m *model) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
+	body, err := readBody(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -37,14 +39,32 @@ func (m *model) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "POST /v1/messages":
 		m.keep(r.Header.Get("X-Api-Key"), body)
 		m.message(w, string(body))
-	case "POST /v1/responses":
+	case "GET /backend-api/wham/accounts/check": // where the account's workspace is
+		_ = json.NewEncoder(w).Encode(object{"accounts": []object{{
+			"id": chatGPTAccount, "structure": "personal", "plan_type": "plus",
+			"workspace_backend_origin": "https://chatgpt.com", "account_routing_override": "NO_CONSTRAINT",
+		}}, "default_account_id": chatGPTAccount, "account_ordering": []string{chatGPTAccount}})
+	case "POST /v1/responses", "POST /backend-api/codex/responses":
 		m.keep(r.Header.Get("Authorization"), body)
 		m.response(w, string(body))
-	case "GET /v1/responses":
+	case "GET /v1/responses", "GET /backend-api/codex/responses":
 		w.WriteHeader(http.StatusUpgradeRequired) // no WebSocket: it goes on without
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+// readBody undoes what Codex does with an account's requests.
+func readBody(r *http.Request) ([]byte, error) {
+	if r.Header.Get("Content-Encoding") != "zstd" {
+		return io.ReadAll(r.Body)
+	}
+	d, err := zstd.NewReader(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return io.ReadAll(d)
 }
 
 func (m *model) keep(key string, body []byte) {

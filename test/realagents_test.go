@@ -1,6 +1,8 @@
 package test
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -8,7 +10,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"carboy/runtime/provision"
 	"carboy/test/world"
 )
 
@@ -51,11 +55,15 @@ func TestRealAgents(t *testing.T) {
 		r.Handle(host+"/", m)
 	}
 	t.Run("conversation", func(t *testing.T) { testConversation(t, r, m) })
+	t.Run("account", func(t *testing.T) {
+		login, access := chatGPTLogin(t)
+		testTask(t, r, m, "plasterer", "CODEX_AUTH_JSON="+login, access, append(engineFlags("allowlist"), "--runtime", "runc")...)
+	})
 	for _, kind := range []string{"runc", "runsc"} {
 		for agent, login := range map[string]string{"painter": "ANTHROPIC_API_KEY", "plasterer": "CODEX_API_KEY"} {
 			for _, engine := range engines(t) {
 				t.Run(agent+"/"+kind+"/"+engine, func(t *testing.T) {
-					testTask(t, r, m, agent, login, append(engineFlags(engine), "--runtime", kind)...)
+					testTask(t, r, m, agent, login+"=sk-granted", "sk-granted", append(engineFlags(engine), "--runtime", kind)...)
 				})
 			}
 		}
@@ -126,13 +134,39 @@ func cLibrary(t *testing.T) []string {
 	return paths
 }
 
-func testTask(t *testing.T, r *rig, m *model, agent, login string, flags ...string) {
+const chatGPTAccount = "acc-1"
+
+// chatGPTLogin is what carboy login stores of Codex's auth.json, and the token in
+// it that is to arrive.
+func chatGPTLogin(t *testing.T) (login, access string) {
+	t.Helper()
+	claims, err := json.Marshal(object{"exp": time.Now().Add(time.Hour).Unix(), "email": "a@example.com",
+		"https://api.openai.com/auth": object{"chatgpt_plan_type": "plus", "chatgpt_account_id": chatGPTAccount}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	access = "e30." + base64.RawURLEncoding.EncodeToString(claims) + ".c2ln"
+	auth, err := json.Marshal(object{"auth_mode": "chatgpt", "last_refresh": time.Now().Add(-20 * 24 * time.Hour),
+		"tokens": object{"id_token": access, "access_token": access, "refresh_token": "rt-precious", "account_id": chatGPTAccount}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, _, err := provision.NewChatGPT(auth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(stored), access
+}
+
+// testTask gives a login, as a variable with its value, of which arrived is to
+// arrive.
+func testTask(t *testing.T, r *rig, m *model, agent, login, arrived string, flags ...string) {
 	m.take()
 	project := t.TempDir()
 	put(t, filepath.Join(project, "notes.txt"), "the door is red\n")
 	args := append([]string{"run", agent, "--workspace", project, "-p", "Paint the door green."}, flags...)
 	c := r.command(t, args...)
-	c.Env = append(c.Env, login+"=sk-granted")
+	c.Env = append(c.Env, login)
 	o := finish(t, c)
 	if o.code != 0 || !strings.Contains(o.stdout, modelSays) {
 		t.Fatalf("the task: %v", o)
@@ -147,7 +181,7 @@ func testTask(t *testing.T, r *rig, m *model, agent, login string, flags ...stri
 		}
 	}
 	for _, request := range got {
-		if !strings.HasSuffix(request.key, "sk-granted") {
+		if !strings.HasSuffix(request.key, arrived) {
 			t.Errorf("login %q", request.key)
 		}
 	}

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +32,7 @@ func connect(args []string, in io.Reader, out io.Writer) error {
 	if strings.ContainsFunc(target, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Errorf("not a host and a port: %q", target)
 	}
-	tunnel, err := dial(proxy)
+	tunnel, err := dial(proxy, patience)
 	if err != nil {
 		return fmt.Errorf("proxy %s: %w", proxy, err)
 	}
@@ -41,60 +44,89 @@ func connect(args []string, in io.Reader, out io.Writer) error {
 	return carry(tunnel, rest, in, out)
 }
 
-// dial uses no package net, which would make every bottle's first process larger.
-func dial(to netip.AddrPort) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// Bounds of the proxy's answer: the engines give up a target after 20 s at most.
+const (
+	patience    = 30 * time.Second
+	explainTime = time.Second // for a refusal's reason, whose end may be never
+	longestHead = 16 << 10    // bytes
+	longestWhy  = 200         // bytes
+)
+
+// dial begins a connection: the first write waits for it. It uses no package net,
+// which would make every bottle's first process larger.
+func dial(to netip.AddrPort, answerWithin time.Duration) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), to.String())
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
+	err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	f := os.NewFile(uintptr(fd), "the proxy")
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return f, f.SetDeadline(time.Now().Add(answerWithin))
 }
-
-// longestHead bounds the proxy's answer, in bytes.
-const longestHead = 16 << 10
 
 // open returns what follows the proxy's answer, which may hold the target's
 // first words.
-func open(tunnel io.ReadWriter, target string) (io.Reader, error) {
+func open(tunnel *os.File, target string) (io.Reader, error) {
 	if _, err := fmt.Fprintf(tunnel, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", target); err != nil {
 		return nil, err
 	}
 	answer := bufio.NewReaderSize(tunnel, longestHead)
-	status, err := readLine(answer)
+	status, length, err := readHead(answer)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the proxy's answer: %w", err)
 	}
-	for line := "-"; line != ""; {
-		if line, err = readLine(answer); err != nil {
-			return nil, err
-		}
-	}
-	version, code, _ := strings.Cut(status, " ")
-	if !strings.HasPrefix(version, "HTTP/1.") || !strings.HasPrefix(code, "200") {
-		reason, _ := io.ReadAll(io.LimitReader(answer, 200)) // there may be none
+	if !accepts(status) {
+		_ = tunnel.SetDeadline(time.Now().Add(explainTime)) // as it could be set before
+		reason, _ := io.ReadAll(io.LimitReader(answer, min(length, longestWhy)))
 		return nil, fmt.Errorf("the proxy refuses: %q %q", status, bytes.TrimSpace(reason))
 	}
-	return answer, nil
+	return answer, tunnel.SetDeadline(time.Time{})
+}
+
+// accepts: any 2xx opens a tunnel (RFC 9110, 9.3.6).
+func accepts(status string) bool {
+	version, code, _ := strings.Cut(status, " ")
+	code, _, _ = strings.Cut(code, " ")
+	return strings.HasPrefix(version, "HTTP/1.") && len(code) == 3 && code[0] == '2'
+}
+
+// readHead also returns how much of a text follows that a kept connection does
+// not end, or the largest number.
+func readHead(r *bufio.Reader) (status string, length int64, err error) {
+	length = math.MaxInt64
+	status, err = readLine(r)
+	for line := status; err == nil && line != ""; {
+		line, err = readLine(r)
+		name, value, _ := strings.Cut(line, ":")
+		if n, bad := strconv.ParseUint(strings.TrimSpace(value), 10, 63); bad == nil && strings.EqualFold(name, "Content-Length") {
+			length = int64(n)
+		}
+	}
+	return status, length, err
 }
 
 func readLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadSlice('\n')
-	if err != nil {
-		return "", fmt.Errorf("the proxy's answer: %w", err)
-	}
-	return strings.TrimRight(string(line), "\r\n"), nil
+	return strings.TrimRight(string(line), "\r\n"), err
 }
 
 // carry ends when the far end has nothing more to say.
 func carry(tunnel *os.File, rest io.Reader, in io.Reader, out io.Writer) error {
 	go func() {
 		_, _ = io.Copy(tunnel, in) // the other direction tells
-		_ = unix.Shutdown(int(tunnel.Fd()), unix.SHUT_WR)
+		_ = shutWrite(tunnel)
 	}()
 	_, err := io.Copy(out, rest)
 	return err
+}
+
+func shutWrite(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) }) // it may be gone
 }

@@ -1,6 +1,6 @@
-// Package progress shows pulls while they run: lines that are redrawn on a
-// terminal, one line for each begin and end elsewhere. What it shows is sizes
-// and digests, never text that a registry chose.
+// Package progress shows pulls while they run, and what else is waited for: lines
+// that are redrawn on a terminal, and elsewhere one line for each begin and end of
+// a pull. Of a pull it shows sizes and digests, never text that a registry chose.
 package progress
 
 import (
@@ -20,13 +20,17 @@ import (
 // It is safe for concurrent use.
 type Board struct {
 	out   io.Writer
-	width func() int // of the terminal; nil prints plain lines
+	width func() int    // of the terminal; nil prints plain lines
+	doing func() string // what is waited for; nil or an empty text is not shown
+	begin time.Time
 	now   func() time.Time
 
 	mu    sync.Mutex
 	blobs map[digest.Digest]*blob
 	order []digest.Digest
-	drawn int // lines on the terminal that are redrawn
+	drawn int    // lines on the terminal that are redrawn
+	text  string // they are
+	close sync.Once
 	stop  chan struct{}
 	ended chan struct{}
 }
@@ -40,10 +44,11 @@ type blob struct {
 }
 
 // New makes a board. Width is the terminal's width in cells, asked before each
-// drawing; without it, or where it answers 0, lines are plain. The caller ends
-// it with Close.
-func New(out io.Writer, width func() int) *Board {
-	b := &Board{out: out, width: width, now: time.Now, blobs: map[digest.Digest]*blob{}}
+// drawing; without it lines are plain. Doing is what is waited for in plain ASCII:
+// it is said below the pulls after half a second, on a terminal only, and may be
+// nil. The caller ends it with Close.
+func New(out io.Writer, width func() int, doing func() string) *Board {
+	b := &Board{out: out, width: width, doing: doing, begin: time.Now(), now: time.Now, blobs: map[digest.Digest]*blob{}}
 	if width == nil {
 		return b
 	}
@@ -52,7 +57,10 @@ func New(out io.Writer, width func() int) *Board {
 	return b
 }
 
-const redrawTime = 100 * time.Millisecond
+const (
+	redrawTime = 100 * time.Millisecond
+	quickTime  = 500 * time.Millisecond // nobody wonders what it is that takes less
+)
 
 func (b *Board) redraw() {
 	defer close(b.ended)
@@ -70,19 +78,24 @@ func (b *Board) redraw() {
 	}
 }
 
-// Close draws for the last time.
+// Close draws pulls for the last time, and says no more what is waited for. It may
+// be called again.
 func (b *Board) Close() {
-	if b == nil {
-		return
+	if b != nil {
+		b.close.Do(b.end)
 	}
+}
+
+func (b *Board) end() {
 	if b.stop != nil {
 		close(b.stop)
 		<-b.ended
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.doing = nil
 	b.draw()
-	b.drawn = 0
+	b.order, b.drawn, b.text = nil, 0, ""
 }
 
 // Begin shows a blob from an offset on.
@@ -140,14 +153,20 @@ func (b *Board) End(desc ocispec.Descriptor, err error) {
 
 // Note shows a line of its own, above what is redrawn. Its text has to be safe.
 func (b *Board) Note(text string) {
-	if b == nil {
-		return
+	if b != nil {
+		b.Above(func() { _, _ = fmt.Fprintln(b.out, text) }) // who shows progress to nobody still pulls
 	}
+}
+
+// Above has whole lines written to the terminal that are no part of the board.
+func (b *Board) Above(write func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.erase()
-	_, _ = fmt.Fprintln(b.out, text) // who shows progress to nobody still pulls
-	b.draw()
+	if b.drawn > 0 {
+		_, _ = io.WriteString(b.out, b.eraser())
+		b.drawn = 0
+	}
+	write()
 }
 
 // line is for those without a terminal.
@@ -157,33 +176,45 @@ func (b *Board) line(d digest.Digest, text string) {
 	}
 }
 
-func (b *Board) erase() {
-	if b.drawn > 0 {
-		_, _ = fmt.Fprintf(b.out, "\x1b[%dA\x1b[J", b.drawn)
-		b.drawn = 0
-	}
-}
+func (b *Board) eraser() string { return fmt.Sprintf("\x1b[%dA\x1b[J", b.drawn) }
 
 // draw replaces what it drew before. A line that wrapped would be counted as
 // one, so each is cut to the width.
 func (b *Board) draw() {
-	if b.width == nil || len(b.order) == 0 {
+	if b.width == nil {
 		return
 	}
 	width := b.width()
 	if width <= 0 {
 		width = 80
 	}
+	lines := append(b.lines(), b.wait()...)
 	var text strings.Builder
-	if b.drawn > 0 {
-		fmt.Fprintf(&text, "\x1b[%dA\x1b[J", b.drawn)
-	}
-	lines := b.lines()
 	for _, l := range lines {
 		text.WriteString(l[:min(len(l), width-1)] + "\n")
 	}
-	b.drawn = len(lines)
-	_, _ = io.WriteString(b.out, text.String())
+	if len(lines) == b.drawn && text.String() == b.text {
+		return
+	}
+	before := ""
+	if b.drawn > 0 {
+		before = b.eraser()
+	}
+	b.drawn, b.text = len(lines), text.String()
+	_, _ = io.WriteString(b.out, before+b.text)
+}
+
+// wait is no line or one.
+func (b *Board) wait() []string {
+	took := b.now().Sub(b.begin)
+	if b.doing == nil || took < quickTime {
+		return nil
+	}
+	text := b.doing()
+	if text == "" {
+		return nil
+	}
+	return []string{fmt.Sprintf("carboy: %s ... %v", text, took.Round(time.Second))}
 }
 
 // mostLines keeps the drawing below a usual terminal's height: what scrolled

@@ -23,7 +23,7 @@ func layer(text string, size int64) ocispec.Descriptor {
 func TestPlainLines(t *testing.T) {
 	var out bytes.Buffer
 	clock := &at{time.Unix(100, 0)}
-	b := New(&out, nil)
+	b := New(&out, nil, func() string { return "never seen" })
 	b.now = clock.now
 	one, two, three := layer("one", 4<<20), layer("two", 1<<20), layer("three", 1<<10)
 	b.Begin(one, 0)
@@ -53,13 +53,13 @@ func TestPlainLines(t *testing.T) {
 
 func TestRedrawn(t *testing.T) {
 	var out bytes.Buffer
-	b := New(&out, func() int { return 40 })
+	b := New(&out, func() int { return 40 }, nil)
 	for i := range 30 {
 		b.Begin(layer(strings.Repeat("x", i), 1<<20), 0)
 	}
 	b.Note("a line that stays")
 	b.Close()
-	last := out.String()[strings.LastIndex(out.String(), "\x1b[J")+3:]
+	_, last, noted := strings.Cut(out.String(), "a line that stays\n")
 	lines := strings.Split(strings.TrimSuffix(last, "\n"), "\n")
 	if len(lines) != mostLines {
 		t.Errorf("%d lines: %q", len(lines), lines)
@@ -69,7 +69,7 @@ func TestRedrawn(t *testing.T) {
 			t.Errorf("would wrap: %q", l)
 		}
 	}
-	if !strings.Contains(out.String(), "a line that stays\n") {
+	if !noted {
 		t.Errorf("%q", out.String())
 	}
 	var none *Board
@@ -78,6 +78,38 @@ func TestRedrawn(t *testing.T) {
 	none.End(layer("", 1), nil)
 	none.Note("nobody")
 	none.Close()
+}
+
+func TestWait(t *testing.T) {
+	var out bytes.Buffer
+	clock, doing := &at{time.Unix(100, 0)}, ""
+	b := &Board{out: &out, width: func() int { return 30 }, doing: func() string { return doing }, begin: clock.t, now: clock.now}
+	draws := func(after time.Duration, text, want string) {
+		t.Helper()
+		out.Reset()
+		clock.t, doing = time.Unix(100, 0).Add(after), text
+		b.draw()
+		if out.String() != want {
+			t.Errorf("after %v: %q, want %q", after, out.String(), want)
+		}
+	}
+	const erase = "\x1b[1A\x1b[J"
+	draws(quickTime-1, "one", "")
+	draws(quickTime, "", "")
+	draws(quickTime, "one", "carboy: one ... 1s\n")
+	draws(quickTime+1, "one", "")
+	draws(2*time.Second, "one", erase+"carboy: one ... 2s\n")
+	draws(2*time.Second, "", erase)
+	draws(3*time.Second, strings.Repeat("x", 40), "carboy: "+strings.Repeat("x", 21)+"\n")
+	out.Reset()
+	b.Above(func() { out.WriteString("above\n") })
+	b.draw()
+	b.Close()
+	b.Close()
+	b.draw()
+	if want := erase + "above\ncarboy: " + strings.Repeat("x", 21) + "\n" + erase; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
 }
 
 func TestNotADigest(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 func codex() provider {
 	return provider{
 		skills:      "~/.codex/skills",
-		credentials: []string{"CODEX_API_KEY", "OPENAI_API_KEY"},
+		credentials: []string{"CODEX_API_KEY", "OPENAI_API_KEY", ChatGPT},
 		permissions: []string{"read-only", "workspace-write", "danger-full-access"},
 		command:     codexCommand,
 		env:         func(Agent) []string { return nil },
@@ -56,8 +56,8 @@ func codexState(a Agent) ([]initproto.File, error) {
 		files = append(files, a.own("~/.codex/AGENTS.md", []byte(a.Prompt+"\n")))
 	}
 	for _, name := range a.Credentials() {
-		if key := a.Variables[name]; key != "" {
-			login, err := json.Marshal(object{"OPENAI_API_KEY": key})
+		if value := a.Variables[name]; value != "" {
+			login, err := codexLogin(name, value)
 			if err != nil {
 				return nil, err
 			}
@@ -66,4 +66,12 @@ func codexState(a Agent) ([]initproto.File, error) {
 		}
 	}
 	return files, nil
+}
+
+// codexLogin is what Codex finds as its auth.json.
+func codexLogin(variable, value string) ([]byte, error) {
+	if variable == ChatGPT {
+		return grantedChatGPT(value)
+	}
+	return json.Marshal(object{"OPENAI_API_KEY": value})
 }

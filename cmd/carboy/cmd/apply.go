@@ -57,7 +57,9 @@ repository. Named apart are files that other programs take commands from, such a
 }
 
 func apply(ctx context.Context, w io.Writer, sides changes.Sides, t changes.Target, dir string, yes bool) error {
+	board := awaiting(false, func() string { return "comparing with " + dir })
 	plan, err := sides.Plan(ctx, t)
+	board.Close()
 	if err != nil {
 		return err
 	}
@@ -80,6 +82,7 @@ func apply(ctx context.Context, w io.Writer, sides changes.Sides, t changes.Targ
 			return err
 		}
 	}
+	defer awaiting(false, func() string { return "writing to " + dir }).Close()
 	return sides.Apply(ctx, t, plan.Todo)
 }
 

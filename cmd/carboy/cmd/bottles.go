@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -83,7 +84,7 @@ func newLs(s *settings) *cobra.Command {
 		Short:   "List bottles",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "looking at bottles", func(ctx context.Context, h *runtime.Host) error {
 				views, err := listed(ctx, h, all)
 				return errors.Join(out.print(c.OutOrStdout(), views), err)
 			})
@@ -159,7 +160,7 @@ func newRm(s *settings) *cobra.Command {
 		Long:  "Remove bottles that are dead or were kept. With -f running ones are ended first. Of one that has ended, remove what its agent changed in the workspace.",
 		Args:  atLeastOne("a bottle"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "removing "+strings.Join(args, " "), func(ctx context.Context, h *runtime.Host) error {
 				return together(args, func(name string) error {
 					if err := h.Remove(ctx, name, force); err != nil {
 						return err
@@ -183,7 +184,7 @@ func newGC(s *settings) *cobra.Command {
 Live and kept bottles, and what is not carboy's, are not touched.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "removing what dead bottles left", func(ctx context.Context, h *runtime.Host) error {
 				swept, err := h.GC(ctx, runtime.Sweep{Dry: dry})
 				if asJSON {
 					return errors.Join(printJSON(c.OutOrStdout(), swept), err)

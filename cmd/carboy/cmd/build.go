@@ -304,7 +304,7 @@ func newBuildPrune(s *settings) *cobra.Command {
 			if all {
 				keep = 0
 			}
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "removing build cache", func(ctx context.Context, h *runtime.Host) error {
 				if err := h.CheckBuilds(); err != nil {
 					return err
 				}

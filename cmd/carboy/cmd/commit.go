@@ -30,7 +30,7 @@ does not see what an agent writes: it needs --runtime runc.`,
 			if err := notProxy(s, args[1]); err != nil {
 				return err
 			}
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "making an image of "+args[0], func(ctx context.Context, h *runtime.Host) error {
 				img, err := h.Commit(ctx, args[0], args[1], message)
 				if err != nil {
 					return err

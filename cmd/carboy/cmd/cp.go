@@ -37,7 +37,7 @@ not followed. Use "carboy exec NAME cat PATH" for what is not in the workspace.`
 			return fmt.Errorf("give one path of this host, and one as NAME:PATH: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "copying "+args[0]+" to "+args[1], func(ctx context.Context, h *runtime.Host) error {
 				who, err := invoker.Current()
 				if err != nil {
 					return err

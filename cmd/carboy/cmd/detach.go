@@ -44,11 +44,9 @@ func detach(ctx context.Context, environ []string, trace *runtime.Trace, secrets
 	const first = 3 // of ExtraFiles
 	c.ExtraFiles = []*os.File{tell}
 	c.Env = append(slices.Clone(environ), supervisorVariable+"="+strconv.Itoa(first))
-	if trace != nil {
-		if out, ok := trace.Out.(*os.File); ok {
-			c.ExtraFiles = append(c.ExtraFiles, out)
-			c.Env = append(c.Env, traceVariable+"="+strconv.Itoa(first+1))
-		}
+	if out, ok := trace.Out.(*os.File); ok {
+		c.ExtraFiles = append(c.ExtraFiles, out)
+		c.Env = append(c.Env, traceVariable+"="+strconv.Itoa(first+1))
 	}
 	given, err := secrets.pipe()
 	if err != nil {

@@ -32,12 +32,15 @@ bottle's end; "carboy apply" writes them to the project, "carboy rm" drops them.
 				return fmt.Errorf("--patch and --json exclude each other: %w", errdefs.ErrInvalidArgument)
 			}
 			return withSides(c, s, args[0], func(ctx context.Context, _ *runtime.Host, _ runtime.Result, sides changes.Sides) error {
-				switch out := c.OutOrStdout(); {
+				board := awaiting(s.quiet, func() string { return "looking for changes" })
+				defer board.Close()
+				patched, out := besides(board, safeFor(c.OutOrStdout())), besides(board, c.OutOrStdout())
+				switch {
 				case asJSON:
 					all, err := sides.List(ctx)
 					return errors.Join(err, printJSON(out, all))
 				case patch:
-					return sides.Patch(ctx, safeFor(out))
+					return sides.Patch(ctx, patched)
 				default:
 					return sides.Walk(ctx, func(c changes.Change) error { return printChange(out, c) })
 				}

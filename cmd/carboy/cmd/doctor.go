@@ -75,7 +75,9 @@ func consult(c *cobra.Command, s *settings, f doctorFlags) (r doctor.Report, err
 	if f.fix {
 		fixed, fixErr = p.Fix(ctx)
 	}
+	board := awaiting(false, func() string { return "looking at this host" })
 	r = doctor.Examine(ctx, p)
+	board.Close()
 	r.Fixed = fixed
 	if f.asJSON {
 		err = printJSON(c.OutOrStdout(), r)

@@ -140,6 +140,8 @@ func writeDrafts(w io.Writer, who invoker.User, drafts []draft) error {
 		case errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, d)
 		case filepath.Base(d.path) == "Dockerfile" && bytes.Equal(there, d.text):
+		case filepath.Base(d.path) == "Dockerfile" && err == nil:
+			return fmt.Errorf("%s is there already, and not as this carboy writes it: move it away, or write to another directory with --dest: nothing was written: %w", quotePath(d.path), errdefs.ErrInvalidArgument)
 		default:
 			return fmt.Errorf("%s is there already: nothing was written: %w", quotePath(d.path), errdefs.ErrInvalidArgument)
 		}

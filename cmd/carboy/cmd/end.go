@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func newStop(s *settings) *cobra.Command {
 			if seconds < 0 {
 				return fmt.Errorf("--time %d: give seconds, 0 or more: %w", seconds, errdefs.ErrInvalidArgument)
 			}
-			return eachBottle(c, s, args, all, func(ctx context.Context, h *runtime.Host, name string) error {
+			return eachBottle(c, s, "waiting for %s to end", args, all, func(ctx context.Context, h *runtime.Host, name string) error {
 				return stop(ctx, h, name, time.Duration(seconds)*time.Second)
 			})
 		},
@@ -66,7 +67,7 @@ func newKill(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return eachBottle(c, s, args, all, func(ctx context.Context, h *runtime.Host, name string) error {
+			return eachBottle(c, s, "sending %s a signal", args, all, func(ctx context.Context, h *runtime.Host, name string) error {
 				process, conn, err := attachQuietly(ctx, h, name)
 				if err != nil {
 					return err
@@ -101,7 +102,7 @@ line. Bottles that have ended are known for a week; 125 stands for one whose
 command was not run or whose supervisor was killed.`,
 		Args: atLeastOne("a bottle"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "waiting for "+strings.Join(args, " ")+" to end", func(ctx context.Context, h *runtime.Host) error {
 				for _, name := range args {
 					exit, err := wait(ctx, h, name)
 					if err != nil {
@@ -130,12 +131,13 @@ func wait(ctx context.Context, h *runtime.Host, name string) (initproto.Exit, er
 }
 
 // eachBottle does something to the named bottles, or to all that run, and
-// prints the names of those where it was done.
-func eachBottle(c *cobra.Command, s *settings, names []string, all bool, do func(context.Context, *runtime.Host, string) error) error {
+// prints the names of those where it was done. Doing has a %s for their names.
+func eachBottle(c *cobra.Command, s *settings, doing string, names []string, all bool, do func(context.Context, *runtime.Host, string) error) error {
 	if all == (len(names) > 0) {
 		return fmt.Errorf("give bottles, or --all: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
 	}
-	return withHost(c, s, func(ctx context.Context, h *runtime.Host) (err error) {
+	doing = fmt.Sprintf(doing, cmp.Or(strings.Join(names, " "), "all bottles"))
+	return awaited(c, s, doing, func(ctx context.Context, h *runtime.Host) (err error) {
 		if all {
 			if names, err = running(ctx, h); err != nil {
 				return err

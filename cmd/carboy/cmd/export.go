@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
@@ -34,7 +35,7 @@ not at all.`,
 			if _, err := image.Platform(platform); err != nil {
 				return err
 			}
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "exporting "+strings.Join(args, " "), func(ctx context.Context, h *runtime.Host) error {
 				return writeArchive(c.OutOrStdout(), output, func(w io.Writer) error {
 					return h.Images.Export(ctx, args, platform, w)
 				})

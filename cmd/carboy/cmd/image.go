@@ -37,7 +37,7 @@ func newImageImport(s *settings) *cobra.Command {
 				return err
 			}
 			defer archive.Close()
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "importing "+args[0], func(ctx context.Context, h *runtime.Host) error {
 				images, err := h.Images.Import(ctx, archive)
 				for _, img := range images {
 					_, _ = fmt.Fprintln(c.OutOrStdout(), img.Ref)
@@ -72,7 +72,7 @@ func newImageLs(s *settings) *cobra.Command {
 		Short:   "List images",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "looking at images", func(ctx context.Context, h *runtime.Host) error {
 				list, err := h.Images.List(ctx)
 				if err != nil {
 					return err

@@ -36,9 +36,15 @@ func sweep(ctx context.Context, host *runtime.Host) {
 	}
 }
 
+// chooseRuntime may have to start a sandbox, to see whether it can be used.
+func (f *runFlags) chooseRuntime(ctx context.Context, host *runtime.Host, plan *runtime.Plan) (runsc, note string, err error) {
+	defer awaiting(f.quiet, func() string { return "looking for a container runtime" }).Close()
+	return host.ChooseRuntime(ctx, plan.Runtime)
+}
+
 // live brings the bottle up, runs the command and takes the bottle down.
 func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) error {
-	shown := showPulls(host, f.quiet)
+	shown := showPulls(host, f.quiet, stepsOf(host.Trace, "starting "+plan.Name))
 	bottle, err := host.Up(ctx, plan, o)
 	shown() // before the agent has the terminal
 	if err != nil {
@@ -46,7 +52,10 @@ func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.P
 	}
 	defer func() {
 		// The exit code stays the command's; what is left is told.
-		if downErr := bottle.Down(ctx); downErr != nil {
+		shown := awaiting(f.quiet, stepsOf(host.Trace, "taking down "+bottle.Name))
+		downErr := bottle.Down(ctx)
+		shown.Close()
+		if downErr != nil {
 			fmt.Fprintf(os.Stderr, "carboy: %s\n", words(downErr))
 		}
 		if plan.Workspace != nil && host.HasResult(ctx, bottle.Instance) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -23,7 +24,7 @@ the first twelve digits of it. An image that a bottle uses is only removed with
 -f; the bottle lives on.`,
 		Args: atLeastOne("an image"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "removing "+strings.Join(args, " "), func(ctx context.Context, h *runtime.Host) error {
 				users, err := h.ImageUsers(ctx)
 				if err != nil {
 					return err
@@ -68,7 +69,7 @@ func newImagePrune(s *settings) *cobra.Command {
 freed is counted in the content and the snapshots of the containerd namespace.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "removing images", func(ctx context.Context, h *runtime.Host) error {
 				p, err := prune(ctx, h, all, dry)
 				if asJSON {
 					return errors.Join(printJSON(c.OutOrStdout(), p), err)

@@ -6,9 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
-	"github.com/containerd/console"
 	"github.com/spf13/cobra"
 
 	"carboy/image"
@@ -16,6 +14,7 @@ import (
 	"carboy/image/registry"
 	"carboy/runtime"
 	"carboy/runtime/invoker"
+	"carboy/runtime/proxy/policy"
 )
 
 func newPull(s *settings) *cobra.Command {
@@ -41,11 +40,13 @@ through sudo), with his credential helpers run as him, then root's.`,
 				return err
 			}
 			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
-				defer showPulls(h, quiet)()
+				end := showPulls(h, quiet, func() string { return "pulling " + args[0] })
+				defer end()
 				img, err := h.Images.Pull(ctx, args[0], platform)
 				if err != nil {
 					return err
 				}
+				end()
 				_, err = fmt.Fprintln(c.OutOrStdout(), pinned(img))
 				return err
 			})
@@ -64,27 +65,18 @@ func pinned(img image.Image) string {
 	return img.Ref + "@" + img.Digest
 }
 
-// showPulls has the pulls of a host shown on stderr. The caller ends it.
-func showPulls(h *runtime.Host, quiet bool) (end func()) {
+// showPulls has the pulls of a host shown on stderr, and what is waited for beside
+// them. The caller ends it.
+func showPulls(h *runtime.Host, quiet bool, doing func() string) (end func()) {
 	if quiet {
 		return func() {}
 	}
-	var width func() int
-	if c, err := console.ConsoleFromFile(os.Stderr); err == nil && isTerminal(os.Stderr) {
-		width = func() int {
-			size, err := c.Size()
-			if err != nil {
-				return 0
-			}
-			return int(size.Width)
-		}
-	}
-	board := progress.New(os.Stderr, width)
+	board := progress.New(os.Stderr, drawable(os.Stderr), func() string { return policy.Visible(doing()) })
 	h.Images.Progress = board
 	if logins := h.Images.Access.Logins; logins != nil {
 		logins.Say = board.Note
 	}
-	return sync.OnceFunc(board.Close)
+	return board.Close
 }
 
 // logins are where credentials for registries are looked for, each read and its

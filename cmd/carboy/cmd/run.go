@@ -80,7 +80,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.Image, "image", "", "image of the agent")
 	fl.StringVar(&f.pull, "pull", "", "when to pull images: missing, always or never (default missing)")
 	fl.BoolVar(&f.noBuild, "no-build", false, "use the image of the last build, where the bottle's manifest has one built")
-	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress of pulls and builds")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress")
 	fl.StringVar(&f.Name, "name", "", "name of the bottle; fails if it is taken (default AGENT, AGENT-2 ... AGENT-99)")
 	fl.StringArrayVar(&f.Allow, "allow", nil, "host the agent may reach: exact, *.example.com, or with :PORT (repeatable)")
 	fl.StringArrayVar(&f.Intercept, "intercept", nil, "allowed host whose TLS pipelock opens, with an authority of the bottle's own (repeatable)")
@@ -185,7 +185,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	if err := open.open(plan, who, !f.noBuild, &options); err != nil {
 		return err
 	}
-	trace, err := newTrace(start, f.timings)
+	trace, err := newTrace(start)
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 		return err
 	}
 	var note string
-	if options.Runsc, note, err = host.ChooseRuntime(ctx, plan.Runtime); err != nil {
+	if options.Runsc, note, err = f.chooseRuntime(ctx, host, plan); err != nil {
 		return err
 	}
 	if f.report == nil { // else it was confirmed where this process was started

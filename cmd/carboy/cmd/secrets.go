@@ -92,18 +92,23 @@ func readDescriptor(ctx context.Context, number string) ([]byte, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		b, err := io.ReadAll(io.LimitReader(f, mostSecret+1))
+		b, err := readBounded(f, "fd:"+number)
 		done <- result{b, err}
 	}()
 	select {
 	case r := <-done:
-		if len(r.b) > mostSecret {
-			return nil, fmt.Errorf("fd:%s: more than %d bytes: %w", number, mostSecret, errdefs.ErrInvalidArgument)
-		}
 		return withoutNewline(r.b), r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func readBounded(r io.Reader, from string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, mostSecret+1))
+	if len(b) > mostSecret {
+		err = fmt.Errorf("%s: more than %d bytes: %w", from, mostSecret, errdefs.ErrInvalidArgument)
+	}
+	return b, err
 }
 
 // handed is what goes to a supervisor in the background: the secrets, and which

@@ -36,7 +36,8 @@ type setting struct {
 
 // settings are all of them, by name.
 type settings struct {
-	all []*setting
+	all   []*setting
+	quiet bool // of the command, where it has that flag
 
 	restrict func(ctx context.Context, groups []string) (*restriction, error)
 	held     *restriction // nil: who calls may do everything
@@ -97,6 +98,7 @@ func (s *settings) load(c *cobra.Command) error {
 	for _, o := range s.all {
 		o.settle(c.Flags().Lookup(o.name), file)
 	}
+	s.quiet, _ = c.Flags().GetBool("quiet") // an error without one
 	if err := log.SetLevel(s.get("log-level")); err != nil {
 		return s.refuse("log-level", "choose trace, debug, info, warn or error")
 	}
@@ -189,6 +191,7 @@ func (s *settings) host(ctx context.Context) (*runtime.Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer awaiting(s.quiet, func() string { return "waiting for containerd at " + config.Address }).Close()
 	return runtime.Open(ctx, config)
 }
 

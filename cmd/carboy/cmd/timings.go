@@ -13,17 +13,13 @@ import (
 // of every step of a bring-up and tear-down.
 const traceVariable = "CARBOY_TRACE_FD"
 
-// newTrace is nil unless somebody looks.
-func newTrace(start time.Time, timings bool) (*runtime.Trace, error) {
-	out, err := inheritedFile(traceVariable)
-	if err != nil || out == nil && !timings {
-		return nil, err
-	}
+func newTrace(start time.Time) (*runtime.Trace, error) {
 	t := &runtime.Trace{Start: start}
+	out, err := inheritedFile(traceVariable)
 	if out != nil {
 		t.Out = out
 	}
-	return t, nil
+	return t, err
 }
 
 func printTimings(w io.Writer, steps []runtime.Step) {

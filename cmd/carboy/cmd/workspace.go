@@ -34,7 +34,7 @@ func newWorkspaceLs(s *settings) *cobra.Command {
 		Short:   "List copies of projects and results of bottles",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "measuring copies and results", func(ctx context.Context, h *runtime.Host) error {
 				kept, err := h.Kept(ctx)
 				if out.asJSON { // which has more of each kind
 					return errors.Join(printJSON(c.OutOrStdout(), kept), err)
@@ -87,7 +87,7 @@ func newWorkspacePrune(s *settings) *cobra.Command {
 		Short: "Remove the copies of projects that no bottle is about to use",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withHost(c, s, func(ctx context.Context, h *runtime.Host) error {
+			return awaited(c, s, "removing copies of projects", func(ctx context.Context, h *runtime.Host) error {
 				swept, err := h.Prune(ctx, results)
 				return errors.Join(printSwept(c.OutOrStdout(), swept, false), err)
 			})
