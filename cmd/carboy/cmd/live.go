@@ -10,6 +10,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"carboy/runtime"
+	"carboy/runtime/delegation"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy/policy"
 	"carboy/runtime/supervise"
@@ -38,6 +39,12 @@ func sweep(ctx context.Context, host *runtime.Host) {
 
 // live brings the bottle up, runs the command and takes the bottle down.
 func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) error {
+	var err error
+	if f.report == nil { // else the bottle is to outlive its caller's service
+		if o.Cgroup, err = delegation.Claim(); err != nil {
+			return failed{err}
+		}
+	}
 	shown := showPulls(host, f.quiet)
 	bottle, err := host.Up(ctx, plan, o)
 	shown() // before the agent has the terminal
