@@ -1,0 +1,95 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"carboy/test/world"
+)
+
+var virtual = flag.Bool("vm", false, "run the tests that need a virtual machine")
+
+const howto = "needs a virtual machine: sudo make test-vm"
+
+// machineTime bounds all that one machine does.
+const machineTime = 25 * time.Minute
+
+// shared is the machine of all tests of a run, and how it is without bottles.
+var shared struct {
+	*Machine
+	before string
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if !*virtual {
+		os.Exit(m.Run())
+	}
+	dir, err := os.MkdirTemp("", "carboy-vm-")
+	if err == nil {
+		err = setUp(dir)
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(os.Stderr, "FAIL: prepare the machine in %s: %v\n", dir, err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	if err := errors.Join(shared.Close(), os.RemoveAll(dir)); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "FAIL:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+func setUp(dir string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), machineTime)
+	defer cancel()
+	payload := filepath.Join(dir, "payload")
+	if err := fill(ctx, payload); err != nil {
+		return err
+	}
+	deps := os.Getenv("CARBOY_DEPS")
+	if deps == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return err
+		}
+		deps = filepath.Join(cache, "carboy-deps")
+	}
+	var err error
+	if shared.Machine, err = New(ctx, Config{Deps: filepath.Join(deps, recipe), Payload: payload, Dir: dir}); err != nil {
+		return err
+	}
+	// What the first bottle of a host leaves for good.
+	const first = "carboy image import /root/image.tar && carboy run --yes --image carboy.test/busybox:latest --runtime runc --proxy allowlist -- true"
+	if _, err := shared.Run(ctx, first); err != nil {
+		return errors.Join(err, shared.Close())
+	}
+	shared.before, err = shared.Run(ctx, inventory)
+	return err
+}
+
+// fill lays out what the machine gets: carboy as `make install` leaves it, an
+// image and the manifests of testdata.
+func fill(ctx context.Context, payload string) error {
+	if err := os.CopyFS(payload, os.DirFS("testdata")); err != nil {
+		return err
+	}
+	for _, target := range []string{"build", "install"} {
+		c := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", "../..", target, "DESTDIR="+payload, "PREFIX=/usr/local")
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("make %s: %w\n%s", target, err, out)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(payload, "root"), 0o700); err != nil {
+		return err
+	}
+	return world.Image{}.Write(filepath.Join(payload, "root", "image.tar"))
+}
