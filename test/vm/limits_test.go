@@ -22,7 +22,7 @@ func TestLimitsOfUnit(t *testing.T) {
 				t.Errorf("in the agent's group below the unit's are %q", inside)
 			}
 			do(t, "systemctl stop "+service+" && journalctl --rotate -q && journalctl --vacuum-time=1s -q")
-			dropIn(t, c.agent, strings.ReplaceAll(c.limit, "\n", `\n`))
+			dropIn(t, c.agent, c.limit)
 			do(t, "systemctl start "+service)
 			eventually(t, "the agent fails", func() bool { return show(t, service).ActiveState == "failed" })
 			if u := show(t, service); u.ExecMainStatus != c.status || said(t, service, c.done) {

@@ -83,7 +83,6 @@ func unit(program, name string, a manifest.Agent, b manifest.Bottle) (string, er
 		"The agent %i of /etc/carboy in a bottle of its name.", "The agent "+a.Name+", printed by `carboy generate systemd`.",
 		"@PREFIX@/bin/carboy", inUnit(program),
 		"--name %i %i", "--name "+plan.Name+" "+a.Name,
-		"SyslogIdentifier=%i", "SyslogIdentifier="+plan.Name,
 		last, "CARBOY_BOTTLE="+plan.Name+"\n"+needs,
 		"%i", a.Name,
 	).Replace(agentUnit), nil

@@ -92,6 +92,8 @@ func inForeground(ctx context.Context, b *runtime.Bottle, o supervise.Options, p
 		return initproto.Exit{}, err
 	}
 	defer restore()
+	streams, flush := journalled(b.Name, streams)
+	defer flush()
 	o.Streams, o.Size = streams, term.size()
 	o.Started = func() { tell(daemon.SdNotifyReady, "STATUS="+b.Name+" runs") }
 	defer tell(daemon.SdNotifyStopping, "STATUS=taking down "+b.Name)
