@@ -47,26 +47,36 @@ func unified(text string) (group string, ok bool) {
 }
 
 func claim(top, group string) (string, error) {
-	dir := filepath.Join(top, group)
-	if !delegated(dir) {
+	if !delegated(filepath.Join(top, group)) {
 		return "", nil
 	}
-	own := strconv.Itoa(os.Getpid())
-	members, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	dir, err := os.OpenRoot(filepath.Join(top, group))
 	if err != nil {
 		return "", fmt.Errorf("delegated control group: %w", err)
 	}
-	if strings.TrimSpace(string(members)) != own { // others' parents and shells are not ours to move
-		return "", nil
+	defer dir.Close()
+	alone, err := moveToLeaf(dir)
+	if err != nil {
+		return "", fmt.Errorf("delegated control group %s: %w", group, err)
 	}
-	below := filepath.Join(dir, leaf)
-	if err := os.Mkdir(below, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("delegated control group: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(below, "cgroup.procs"), []byte(own), 0); err != nil {
-		return "", fmt.Errorf("delegated control group: %w", err)
+	if !alone {
+		group = ""
 	}
 	return group, nil
+}
+
+// moveToLeaf leaves a group without processes, unless others are in it: a parent
+// or a shell is not ours to move.
+func moveToLeaf(dir *os.Root) (alone bool, err error) {
+	own := strconv.Itoa(os.Getpid())
+	members, err := dir.ReadFile("cgroup.procs")
+	if err != nil || strings.TrimSpace(string(members)) != own {
+		return false, err
+	}
+	if err := dir.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, err
+	}
+	return true, dir.WriteFile(path.Join(leaf, "cgroup.procs"), []byte(own), 0)
 }
 
 // delegated reads the mark that systemd sets (systemd.io, CGROUP_DELEGATION; the

@@ -17,7 +17,6 @@ type agent struct {
 	ended <-chan struct{} // of qemu
 }
 
-
 // pollPause is between two looks at a command that runs.
 const pollPause = 50 * time.Millisecond
 

@@ -15,9 +15,9 @@ func TestJournal(t *testing.T) {
 	eventually(t, "the time ends", func() bool { return show(t, "carboy@alarms").ActiveState == "failed" })
 	entries := journal(t, "CARBOY_BOTTLE=alarms CARBOY_AGENT=alarms")
 	for message, identifier := range map[string]string{
-		"<0>it alarms":                       "alarms",
-		"carboy: it lies":                    "alarms", // to standard error
-		"without an end":                     "alarms",
+		"<0>it alarms":                        "alarms",
+		"carboy: it lies":                     "alarms", // to standard error
+		"without an end":                      "alarms",
 		"carboy: the command took longer tha": "carboy",
 	} {
 		if e := find(entries, message); e.Identifier != identifier || e.Priority != "6" {

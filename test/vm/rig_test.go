@@ -37,7 +37,7 @@ func checkClean(t *testing.T) {
 	t.Helper()
 	var now string
 	clean := settles(t, func() bool {
-		now = must(context.WithoutCancel(t.Context()), t, inventory)
+		now = do(t, inventory)
 		return now == shared.before
 	})
 	if !clean {
@@ -45,15 +45,10 @@ func checkClean(t *testing.T) {
 	}
 }
 
-// do runs a command line that has to succeed.
+// do runs a command line that has to succeed, also when the test has ended.
 func do(t *testing.T, line string) string {
 	t.Helper()
-	return must(t.Context(), t, line)
-}
-
-func must(ctx context.Context, t *testing.T, line string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
 	defer cancel()
 	out, err := shared.Run(ctx, line)
 	if err != nil {
@@ -106,14 +101,14 @@ func dropIn(t *testing.T, agent, lines string) {
 	t.Helper()
 	dir := "/run/systemd/system/carboy@" + agent + ".service.d"
 	do(t, "mkdir -p "+dir+" && printf '[Service]\n"+lines+"\n' >"+dir+"/test.conf && systemctl daemon-reload")
-	t.Cleanup(func() { must(context.WithoutCancel(t.Context()), t, "rm -rf "+dir+" && systemctl daemon-reload") })
+	t.Cleanup(func() { do(t, "rm -rf "+dir+" && systemctl daemon-reload") })
 }
 
 // end stops a service at the end of the test, and forgets that it failed.
 func end(t *testing.T, service string) {
 	t.Helper()
 	t.Cleanup(func() {
-		must(context.WithoutCancel(t.Context()), t, "systemctl stop "+service+"; systemctl reset-failed "+service+" 2>/dev/null || true")
+		do(t, "systemctl stop "+service+"; systemctl reset-failed "+service+" 2>/dev/null || true")
 	})
 }
 

@@ -95,7 +95,7 @@ func TestTimeOut(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 	end(t, "carboy@reads")
-	dropIn(t, "reads", "LoadCredential=token:/etc/carboy/credentials/token\nWatchdogSec=10")
+	dropIn(t, "reads", "WatchdogSec=10")
 	do(t, "systemctl start carboy@reads && kill -STOP $(systemctl show -P MainPID carboy@reads)")
 	eventually(t, "the watchdog ends it", func() bool { return show(t, "carboy@reads").ActiveState == "failed" })
 	if u := show(t, "carboy@reads"); u.Result != "watchdog" {
