@@ -145,12 +145,18 @@ func journal(t *testing.T, matches string) (all []entry) {
 	return all
 }
 
-func said(t *testing.T, unit, message string) bool {
-	t.Helper()
-	for _, e := range journal(t, "-u "+unit) {
-		if strings.Contains(e.Message, message) {
-			return true
+// find is the first entry with that beginning.
+func find(entries []entry, message string) entry {
+	for _, e := range entries {
+		if strings.HasPrefix(e.Message, message) {
+			return e
 		}
 	}
-	return false
+	return entry{}
+}
+
+// said says whether a unit logged it since its last start.
+func said(t *testing.T, unit, message string) bool {
+	t.Helper()
+	return find(journal(t, "_SYSTEMD_INVOCATION_ID="+show(t, unit).InvocationID), message).Message != ""
 }
