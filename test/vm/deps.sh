@@ -19,7 +19,7 @@ fi
 [ ! -e "$dir/root.raw" ] || exit 0
 mkdir -p "$dir"
 work=$(mktemp -d "$dir/work.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf --one-file-system "$work"' EXIT
 chmod 755 "$work"
 
 # The kernel's package is only unpacked: to install it would make an initrd, and
@@ -52,7 +52,7 @@ settings() {
 root=$work/root
 mmdebstrap --mode=root --variant=minbase --quiet \
 	--include=systemd,systemd-sysv,udev,dbus,containerd,runc,containernetworking-plugins,nftables,iptables,iproute2,procps,kmod,qemu-guest-agent,busybox-static \
-	bookworm "$root" /etc/apt/sources.list.d/debian.sources
+	bookworm "$root"
 kernel "$root"
 settings "$root"
 mke2fs -q -t ext4 -d "$root" "$work/root.raw" 4G

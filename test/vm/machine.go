@@ -67,6 +67,9 @@ func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
 func (m *Machine) Boot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTime, fmt.Errorf("the machine did not boot within %v: see %s", bootTime, m.path("console")))
 	defer cancel()
+	if err := m.hangUp(); err != nil {
+		return err
+	}
 	var err error
 	if m.qemu, err = launch("qemu-system-x86_64", m.arguments()...); err != nil {
 		return err
@@ -97,6 +100,9 @@ func (m *Machine) arguments() []string {
 // Run runs a shell's command line in the machine and returns what it printed. A
 // status other than 0 is an error with both of its outputs.
 func (m *Machine) Run(ctx context.Context, line string) (stdout string, err error) {
+	if m.agent == nil {
+		return "", errors.New("the machine has not booted")
+	}
 	r, err := m.agent.run(ctx, line)
 	if err == nil && r.status != 0 {
 		err = fmt.Errorf("status %d of %s\nstdout: %s\nstderr: %s", r.status, line, r.stdout, r.stderr)
@@ -126,10 +132,16 @@ func (m *Machine) Close() error {
 	if m.qemu != nil {
 		m.qemu.kill()
 	}
-	if m.agent != nil {
-		return m.agent.conn.Close()
+	return m.hangUp()
+}
+
+func (m *Machine) hangUp() error {
+	if m.agent == nil {
+		return nil
 	}
-	return nil
+	conn := m.agent.conn
+	m.agent = nil
+	return conn.Close()
 }
 
 // process is a program that ends with this one, however this one ends.
@@ -152,7 +164,10 @@ func launch(name string, args ...string) (*process, error) {
 			_ = p.cmd.Wait()
 		}
 	}()
-	return p, <-started
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 func (p *process) kill() {

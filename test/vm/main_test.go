@@ -18,8 +18,8 @@ var virtual = flag.Bool("vm", false, "run the tests that need a virtual machine"
 
 const howto = "needs a virtual machine: sudo make test-vm"
 
-// machineTime bounds all that one machine does.
-const machineTime = 25 * time.Minute
+// setUpTime bounds the build, the first boot and the import of an image.
+const setUpTime = 12 * time.Minute
 
 // shared is the machine of all tests of a run, and how it is without bottles.
 var shared struct {
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 }
 
 func setUp(dir string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), machineTime)
+	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
 	defer cancel()
 	payload := filepath.Join(dir, "payload")
 	if err := fill(ctx, payload); err != nil {

@@ -77,7 +77,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 }
 
 // unit is one of systemd's as it shows it.
-type unit struct{ ActiveState, Result, ExecMainStatus, NRestarts, StatusText, InvocationID, ControlGroup, MainPID string }
+type unit struct{ ActiveState, Result, ExecMainStatus, StatusText, InvocationID, ControlGroup, MainPID string }
 
 func show(t *testing.T, name string) (u unit) {
 	t.Helper()
