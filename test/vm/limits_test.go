@@ -18,7 +18,7 @@ func TestLimitsOfUnit(t *testing.T) {
 			end(t, service)
 			do(t, "systemctl start "+service)
 			eventually(t, "the agent is through", func() bool { return said(t, service, c.done) })
-			if inside := do(t, "cat $(find /sys/fs/cgroup"+show(t, service).ControlGroup+" -name '*-a')/cgroup.procs"); len(strings.Fields(inside)) < 2 {
+			if inside := members(t, service); len(inside) < 2 { // carboy-init and what it runs
 				t.Errorf("in the agent's group below the unit's are %q", inside)
 			}
 			do(t, "systemctl stop "+service+"")
@@ -30,6 +30,26 @@ func TestLimitsOfUnit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSandboxInUnit: under runsc the agent is in the unit's group as well.
+func TestSandboxInUnit(t *testing.T) {
+	rig(t)
+	if do(t, "command -v runsc || true") == "" {
+		t.Skip("SKIPPED: no runsc: sudo make deps")
+	}
+	end(t, "carboy@stays")
+	dropIn(t, "stays", "ExecStart=\nExecStart=/usr/local/bin/carboy run --yes --name %%i --runtime runsc %%i")
+	do(t, "systemctl start carboy@stays")
+	if inside := members(t, "carboy@stays"); len(inside) == 0 {
+		t.Error("no sandbox is in the agent's group below the unit's")
+	}
+}
+
+// members are the processes in the agent's group, below that of its unit.
+func members(t *testing.T, service string) []string {
+	t.Helper()
+	return strings.Fields(do(t, "cat $(find /sys/fs/cgroup"+show(t, service).ControlGroup+" -name '*-a')/cgroup.procs"))
 }
 
 // TestBesideUnit: a bottle in the background is not the unit's whose caller it

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,10 +52,6 @@ func TestMain(m *testing.M) {
 func setUp(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), setUpTime)
 	defer cancel()
-	payload := filepath.Join(dir, "payload")
-	if err := fill(ctx, payload); err != nil {
-		return err
-	}
 	deps := os.Getenv("CARBOY_DEPS")
 	if deps == "" {
 		cache, err := os.UserCacheDir()
@@ -62,6 +59,10 @@ func setUp(dir string) error {
 			return err
 		}
 		deps = filepath.Join(cache, "carboy-deps")
+	}
+	payload := filepath.Join(dir, "payload")
+	if err := fill(ctx, payload, filepath.Join(deps, runsc)); err != nil {
+		return err
 	}
 	var err error
 	if shared.Machine, err = New(ctx, Config{Deps: filepath.Join(deps, recipe), Payload: payload, Dir: dir}); err != nil {
@@ -77,8 +78,8 @@ func setUp(dir string) error {
 }
 
 // fill lays out what the machine gets: carboy as `make install` leaves it, an
-// image and the manifests of testdata.
-func fill(ctx context.Context, payload string) error {
+// image, the manifests of testdata, and runsc where there is one.
+func fill(ctx context.Context, payload, runsc string) error {
 	if err := os.CopyFS(payload, os.DirFS("testdata")); err != nil {
 		return err
 	}
@@ -89,6 +90,13 @@ func fill(ctx context.Context, payload string) error {
 		}
 	}
 	if err := os.Mkdir(filepath.Join(payload, "root"), 0o700); err != nil {
+		return err
+	}
+	program, err := os.ReadFile(runsc)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(payload, "usr/local/bin/runsc"), program, 0o755)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return world.Image{}.Write(filepath.Join(payload, "root", "image.tar"))

@@ -8,8 +8,11 @@ import (
 	"time"
 )
 
-// recipe is the version of what deps.sh made.
-const recipe = "vm-1"
+// What deps.sh made, by the version of its recipe, and what `make deps` did.
+const (
+	recipe = "vm-1"
+	runsc  = "runsc-20260905/runsc"
+)
 
 // inventory prints all that a bottle could leave behind.
 const inventory = `
