@@ -22,7 +22,7 @@ ip -o link | cut -d: -f2
 nft list ruleset
 cat /proc/sys/net/ipv4/ip_forward
 grep carboy /proc/mounts
-find /run/carboy /var/lib/cni /run/netns /run/containerd/io.containerd.runtime.v2.task /run/containerd/runc 2>/dev/null ! -type d ! -name claim.lock ! -path /run/carboy/probe/lock
+find /run/carboy /var/lib/cni /run/netns /run/containerd/io.containerd.runtime.v2.task /run/containerd/runc 2>/dev/null ! -type d ! -name claim.lock ! -path '/run/carboy/probe/*'
 find /sys/fs/cgroup -name '*carboy*' ! -name carboy.slice
 true`
 
