@@ -3,7 +3,7 @@
 # makes its kernel and root disk in DIR/vm-N, N being the version of this recipe.
 set -eu
 
-recipe=1
+recipe=2
 dir=$1/vm-$recipe
 
 missing=
@@ -40,6 +40,7 @@ settings() {
 	echo carboy-vm >"$1/etc/hostname"
 	echo 0123456789abcdef0123456789abcdef >"$1/etc/machine-id"
 	printf '127.0.0.1 localhost carboy-vm\n' >"$1/etc/hosts"
+	echo nameserver 192.0.2.1 >"$1/etc/resolv.conf" # which nobody has (RFC 5737)
 	printf 'overlay\nbr_netfilter\nveth\n' >"$1/etc/modules-load.d/carboy.conf"
 	mkdir -p "$1/var/log/journal" "$1/etc/systemd/system.conf.d"
 	printf '[Manager]\nDefaultTimeoutStartSec=180s\nDefaultTimeoutStopSec=180s\n' >"$1/etc/systemd/system.conf.d/slow.conf"

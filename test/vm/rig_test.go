@@ -10,7 +10,7 @@ import (
 
 // What deps.sh made, by the version of its recipe, and what `make deps` did.
 const (
-	recipe = "vm-1"
+	recipe = "vm-2"
 	runsc  = "runsc-20260905/runsc"
 )
 
