@@ -22,9 +22,9 @@ export GOFLAGS += -buildvcs=false
 export GOTOOLCHAIN = auto
 export CARBOY_DEPS = $(DEPS)
 
-.PHONY: help build install uninstall docs deps demo test soak lint fmt bench fuzz clean
+.PHONY: help build install uninstall docs deps deps-vm demo test test-vm soak lint fmt bench fuzz clean
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 build: ## build carboy and its helpers into build/
 	$(GO) build -trimpath -ldflags '-s -w -X carboy/runtime/version.Build=$(VERSION)' -o $(BIN) ./cmd/carboy
@@ -68,9 +68,15 @@ demo: build ## run a sealed agent on a private containerd and show what got thro
 test: build deps lint ## run every test (root)
 	$(GO) test -timeout 5m ./runtime/... ./image/... ./cmd/carboy/... ./cmd/carboy-egress/... ./cmd/carboy-buildkit/...
 	$(GO) test -timeout 5m ./cmd/carboy-init ./runtime/invoker ./netns/... -root
-	$(GO) test -timeout 28m -p 1 ./test/... -root
+	$(GO) test -timeout 28m -p 1 ./test ./test/world -root
 	@command -v "$${PIPELOCK:-pipelock}" >/dev/null || echo 'SKIPPED: tests with pipelock, as there is no such binary in PATH, nor $$PIPELOCK'
 	@command -v systemd-analyze >/dev/null || echo 'SKIPPED: the check of the units, as there is no systemd-analyze'
+
+deps-vm: ## install qemu (apt), and make the disk of the tests' virtual machine
+	test/vm/deps.sh $(DEPS)
+
+test-vm: deps-vm ## run the tests that need a virtual machine: units, reboots, power cuts (root)
+	$(GO) test -timeout 30m ./test/vm -vm
 
 soak: build deps ## kill and start hundreds of times, for a night (root)
 	$(GO) test -timeout 3h -p 1 ./test -root -soak -run 'TestKilled|TestCycles|TestMany'

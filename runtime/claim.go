@@ -31,7 +31,7 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions, resolvers []neti
 	defer h.Trace.step("claim")()
 	r := Record{
 		Layout: layout, Instance: newInstance(), Agent: p.Agent, Image: p.Image, Digest: i.agent.Digest, ProxyDigest: i.proxy.Digest, Runtime: o.runtime(),
-		Proxy: p.Proxy.Engine, User: o.Invoker, StateDir: h.StateDir, Workspace: p.Workspace,
+		Proxy: p.Proxy.Engine, User: o.Invoker, StateDir: h.StateDir, Workspace: p.Workspace, Cgroup: o.Cgroup,
 	}
 	if r.Owner, err = self(); err != nil {
 		return nil, fmt.Errorf("read own start time: %w", err)

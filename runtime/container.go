@@ -19,7 +19,7 @@ import (
 func (b *Bottle) container(id, hostname, files, netNS string, l bottlespec.Limits) bottlespec.Container {
 	in := func(name string) string { return filepath.Join(b.dir(), files+name) }
 	return bottlespec.Container{
-		Group: b.proxyID(), Hostname: hostname, Cgroup: cgroup(id), NetNS: netNS, Init: b.host.initPath(),
+		Group: b.proxyID(), Hostname: hostname, Cgroup: b.cgroup(id), NetNS: netNS, Init: b.host.initPath(),
 		Resolv: in("resolv.conf"), Hosts: in("hosts"), SharedMem: sharedMemory, Limits: l,
 	}
 }

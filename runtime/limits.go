@@ -120,7 +120,7 @@ func readGroup(controller, group, file1, file2 string) (text []byte, file string
 }
 
 func (b *Bottle) checkLimit(l limit) error {
-	text, file, version, err := readGroup(l.controller, cgroup(b.agentID()), l.file1, l.file2)
+	text, file, version, err := readGroup(l.controller, b.cgroup(b.agentID()), l.file1, l.file2)
 	if err != nil {
 		return fmt.Errorf("%s limit: %w", l.controller, err)
 	}

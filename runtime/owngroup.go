@@ -7,15 +7,15 @@ import (
 	"strconv"
 )
 
-// supervisorID names the control group of a supervisor in the background: what
-// ends its caller's session or service does not end the bottle.
-func (r Record) supervisorID() string { return r.Instance + "-s" }
+// supervisorGroup is that of a supervisor in the background: what ends its
+// caller's session or service does not end the bottle.
+func (r Record) supervisorGroup() string { return "/carboy-" + r.Instance + "-s" }
 
 // Separate moves this process into a control group of its own, in each hierarchy
 // that lets it. Down moves it back.
 func (b *Bottle) Separate() {
 	for _, top := range hierarchies() {
-		dir := filepath.Join(top, cgroup(b.supervisorID()))
+		dir := filepath.Join(top, b.supervisorGroup())
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			continue // the cpuset's wants settings, and a delegated one is not ours to divide
 		}
@@ -29,7 +29,7 @@ func (b *Bottle) Separate() {
 func (b *Bottle) rejoin() error {
 	var errs []error
 	for _, top := range hierarchies() {
-		dir := filepath.Join(top, cgroup(b.supervisorID()))
+		dir := filepath.Join(top, b.supervisorGroup())
 		if _, err := os.Stat(dir); err != nil {
 			continue
 		}

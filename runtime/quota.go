@@ -23,7 +23,7 @@ func (b *Bottle) checkDisk(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("measure what the agent wrote: %w", err)
 	}
-	used := disk.Deleted(threadsOf(cgroup(b.agentID())))
+	used := disk.Deleted(threadsOf(b.cgroup(b.agentID())))
 	for _, dir := range dirs {
 		size, err := disk.Tree(dir)
 		if err != nil {

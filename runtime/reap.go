@@ -51,9 +51,11 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 	if gone { // a shim that still has a container is not a stray one
 		step("shims", func() error { return h.endStrayShims(ctx, r) })
 	}
-	step("cgroups", func() error { return errors.Join(removeCgroup(r.agentID()), removeCgroup(r.proxyID())) })
+	step("cgroups", func() error {
+		return errors.Join(removeCgroup(r.cgroup(r.agentID())), removeCgroup(r.cgroup(r.proxyID())))
+	})
 	if held == nil { // else we are in it, or were
-		step("supervisor's cgroup", func() error { return removeCgroup(r.supervisorID()) })
+		step("supervisor's cgroup", func() error { return removeCgroup(r.supervisorGroup()) })
 	}
 	if gone && held == nil { // containerd may only now have done what a killed client asked for
 		step("late containers", func() error { return h.removeCells(ctx, r) })

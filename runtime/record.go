@@ -50,6 +50,7 @@ type Record struct {
 	ProxyUser   int            `json:"proxyUser"` // the uid that the proxy engine runs as
 	StateDir    string         `json:"stateDir"`
 	Network     netns.Record   `json:"network"`
+	Cgroup      string         `json:"cgroup,omitempty"` // the one that systemd delegated, where there is one
 	Workspace   *WorkspacePlan `json:"workspace,omitempty"`
 	Created     time.Time      `json:"-"` // the lease's
 }
@@ -90,7 +91,9 @@ func (r Record) leaseID() string { return leasePrefix + r.Name }
 
 // cgroup is a container's path below each controller. It has no parent of its
 // own, so the runtime's removal of it leaves nothing.
-func cgroup(containerID string) string { return "/carboy-" + containerID }
+func (r Record) cgroup(containerID string) string {
+	return filepath.Join("/", r.Cgroup, "carboy-"+containerID)
+}
 
 func (r Record) labels() (map[string]string, error) {
 	b, err := json.Marshal(r)

@@ -27,8 +27,8 @@ type Usage struct {
 // outer link. It fails with fs.ErrNotExist for one that has ended.
 func (h *Host) Usage(ctx context.Context, r Record) (u Usage, err error) {
 	u.Time = time.Now()
-	agent, agentErr := groupUsage(r.agentID())
-	proxy, proxyErr := groupUsage(r.proxyID())
+	agent, agentErr := groupUsage(r.cgroup(r.agentID()))
+	proxy, proxyErr := groupUsage(r.cgroup(r.proxyID()))
 	u.CPU, u.Memory, u.PIDs = agent.CPU+proxy.CPU, agent.Memory+proxy.Memory, agent.PIDs+proxy.PIDs
 	u.Limit = agent.Limit
 	var linkErr error
@@ -54,8 +54,7 @@ var (
 	pidsCounter     = counter{"pids", "pids.current", "pids.current", "", ""}
 )
 
-func groupUsage(id string) (u Usage, err error) {
-	group := cgroup(id)
+func groupUsage(group string) (u Usage, err error) {
 	cpu, version, err1 := cpuCounter.read(group)
 	memory, _, err2 := memoryCounter.read(group)
 	inactive, _, err3 := inactiveCounter.read(group)

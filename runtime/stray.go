@@ -173,18 +173,13 @@ func killAll(pids []int, s unix.Signal) error {
 	return errors.Join(errs...)
 }
 
-// removeCgroup ends what is left in a container's cgroup and removes it from
-// every hierarchy. The cgroups module would do the same, and link D-Bus and an
-// eBPF loader into the command line.
-func removeCgroup(containerID string) error {
-	dirs, err := filepath.Glob(filepath.Join(cgroupRoot, "*", cgroup(containerID)))
-	if err != nil {
-		return err
-	}
-	dirs = append(dirs, filepath.Join(cgroupRoot, cgroup(containerID))) // version 2
+// removeCgroup ends what is left in a cgroup and removes it from every
+// hierarchy. The cgroups module would do the same, and link D-Bus and an eBPF
+// loader into the command line.
+func removeCgroup(group string) error {
 	var errs []error
-	for _, dir := range dirs {
-		if err := emptyCgroup(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, top := range hierarchies() {
+		if err := emptyCgroup(filepath.Join(top, group)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

@@ -28,6 +28,7 @@ type UpOptions struct {
 	Keep    bool          // leave a failed bring-up standing
 	Bound   time.Duration // how long the bottle may live; zero without a limit
 	Term    string        // the caller's kind of terminal
+	Cgroup  string        // that takes the containers' control groups; empty is the top of each hierarchy
 	Pull    image.Policy
 	Digest  string              // of the image that was just built; empty takes any
 	Source  *workspace.Source   // the project, where the plan has a workspace

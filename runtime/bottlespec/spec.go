@@ -113,6 +113,7 @@ func (c Container) opts() oci.SpecOpts {
 			readOnly(c.Hosts, "/etc/hosts"),
 		}),
 		withRlimits,
+		withOOMScore,
 		c.Limits.opts(),
 	}
 	return oci.Compose(opts...)
@@ -158,6 +159,17 @@ func withRlimits(_ context.Context, _ oci.Client, _ *containers.Container, s *sp
 		{Type: "RLIMIT_NOFILE", Hard: openFiles(), Soft: openFiles()},
 		{Type: "RLIMIT_CORE", Hard: 1, Soft: 1},
 	}
+	return nil
+}
+
+// OOMScore makes a bottle's processes the first that the kernel ends when memory
+// is short, of the host or of a unit, and carboy not. Without it they would have
+// the shim's, which is containerd's and 1: on Debian -998, the last of all.
+const OOMScore = 500
+
+func withOOMScore(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
+	score := OOMScore
+	s.Process.OOMScoreAdj = &score
 	return nil
 }
 

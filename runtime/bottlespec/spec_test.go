@@ -56,6 +56,9 @@ func TestProcess(t *testing.T) {
 		if !slices.Equal(p.Args, []string{InitPath}) || len(p.Env) != 0 || p.Terminal || p.User.UID != 0 {
 			t.Errorf("%s: carboy-init is started as %v, environment %v, terminal %v, uid %d", name, p.Args, p.Env, p.Terminal, p.User.UID)
 		}
+		if p.OOMScoreAdj == nil || *p.OOMScoreAdj != OOMScore {
+			t.Errorf("%s: when memory is short it ends as late as containerd", name)
+		}
 		if !p.NoNewPrivileges {
 			t.Errorf("%s: may gain privileges", name)
 		}

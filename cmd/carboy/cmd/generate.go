@@ -78,12 +78,12 @@ func unit(program, name string, a manifest.Agent, b manifest.Bottle) (string, er
 	if err != nil {
 		return "", err
 	}
-	const last = "SyslogIdentifier=%i\n" // of the service's lines
+	const last = "CARBOY_BOTTLE=%i\n" // of the service's lines
 	return strings.NewReplacer(
 		"The agent %i of /etc/carboy in a bottle of its name.", "The agent "+a.Name+", printed by `carboy generate systemd`.",
 		"@PREFIX@/bin/carboy", inUnit(program),
 		"--name %i %i", "--name "+plan.Name+" "+a.Name,
-		last, "SyslogIdentifier="+plan.Name+"\n"+needs,
+		last, "CARBOY_BOTTLE="+plan.Name+"\n"+needs,
 		"%i", a.Name,
 	).Replace(agentUnit), nil
 }

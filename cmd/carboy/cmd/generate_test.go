@@ -26,7 +26,8 @@ func TestUnit(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Type=notify\n", "ExecStart=/opt/50%%/bin/carboy run --yes --name rev-iewer rev.iewer\n", "ExecStopPost=-/opt/50%%/bin/carboy gc\n",
-		"KillMode=mixed\n", "Slice=carboy.slice\n", "After=containerd.service ", "SyslogIdentifier=rev-iewer\n",
+		"KillMode=mixed\n", "Slice=carboy.slice\n", "After=containerd.service ", "Delegate=yes\n",
+		"LogExtraFields=CARBOY_AGENT=rev.iewer\nLogExtraFields=CARBOY_BOTTLE=rev-iewer\n",
 		"LoadCredential=key.pem:/etc/carboy/credentials/key.pem\nLoadCredential=token:/etc/carboy/credentials/token\n\n", "# HOST_TOKEN is taken from the environment",
 	} {
 		if !strings.Contains(text, want) {

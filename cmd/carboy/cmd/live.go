@@ -10,6 +10,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"carboy/runtime"
+	"carboy/runtime/delegation"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy/policy"
 	"carboy/runtime/supervise"
@@ -44,32 +45,40 @@ func (f *runFlags) chooseRuntime(ctx context.Context, host *runtime.Host, plan *
 
 // live brings the bottle up, runs the command and takes the bottle down.
 func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.Plan, o runtime.UpOptions, term terminal) error {
+	var err error
+	if f.report == nil { // else the bottle is to outlive its caller's service
+		if o.Cgroup, err = delegation.Claim(); err != nil {
+			return failed{err}
+		}
+	}
 	shown := showPulls(host, f.quiet, stepsOf(host.Trace, "starting "+plan.Name))
 	bottle, err := host.Up(ctx, plan, o)
 	shown() // before the agent has the terminal
 	if err != nil {
 		return failed{err}
 	}
-	defer func() {
-		// The exit code stays the command's; what is left is told.
-		shown := awaiting(f.quiet, stepsOf(host.Trace, "taking down "+bottle.Name))
-		downErr := bottle.Down(ctx)
-		shown.Close()
-		if downErr != nil {
-			fmt.Fprintf(os.Stderr, "carboy: %s\n", words(downErr))
-		}
-		if plan.Workspace != nil && host.HasResult(ctx, bottle.Instance) {
-			fmt.Fprintf(os.Stderr, "carboy: the agent changed its workspace: `carboy diff %s` shows it, `carboy apply %s` takes it over\n", bottle.Name, bottle.Name)
-		}
-		if f.timings {
-			printTimings(os.Stderr, host.Trace.Steps())
-		}
-	}()
+	defer f.takeDown(ctx, host, plan, bottle)
 	exit, err := f.supervise(ctx, bottle, plan, term)
 	if err != nil {
 		return failed{err}
 	}
 	return ended(exit)
+}
+
+// takeDown leaves the exit code the command's; what is left is told.
+func (f *runFlags) takeDown(ctx context.Context, host *runtime.Host, plan *runtime.Plan, bottle *runtime.Bottle) {
+	shown := awaiting(f.quiet, stepsOf(host.Trace, "taking down "+bottle.Name))
+	err := bottle.Down(ctx)
+	shown.Close()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "carboy: %s\n", words(err))
+	}
+	if plan.Workspace != nil && host.HasResult(ctx, bottle.Instance) {
+		fmt.Fprintf(os.Stderr, "carboy: the agent changed its workspace: `carboy diff %s` shows it, `carboy apply %s` takes it over\n", bottle.Name, bottle.Name)
+	}
+	if f.timings {
+		printTimings(os.Stderr, host.Trace.Steps())
+	}
 }
 
 // ended is the end of a command as carboy's own.
@@ -94,6 +103,8 @@ func inForeground(ctx context.Context, b *runtime.Bottle, o supervise.Options, p
 		return initproto.Exit{}, err
 	}
 	defer restore()
+	streams, flush := journalled(b.Name, streams)
+	defer flush()
 	o.Streams, o.Size = streams, term.size()
 	o.Started = func() { tell(daemon.SdNotifyReady, "STATUS="+b.Name+" runs") }
 	defer tell(daemon.SdNotifyStopping, "STATUS=taking down "+b.Name)

@@ -1,0 +1,33 @@
+package cmd
+
+import (
+	"bytes"
+	"io"
+
+	"github.com/coreos/go-systemd/v22/journal"
+
+	"carboy/runtime/initproto"
+	"carboy/runtime/veil"
+)
+
+// journalled makes each line of an agent an entry of its bottle's name, where
+// our own output goes to systemd's journal: there an agent could pass its lines
+// off as carboy's. The caller flushes when nothing more comes.
+func journalled(bottle string, s initproto.Streams) (_ initproto.Streams, flush func()) {
+	entries := func(to io.Writer, ours func() (bool, error)) (io.Writer, func()) {
+		if is, err := ours(); err != nil || !is {
+			return to, func() {}
+		}
+		lines := new(veil.Veil).Lines(func(line []byte) {
+			fields := map[string]string{"SYSLOG_IDENTIFIER": bottle}
+			if journal.Send(string(bytes.TrimSuffix(line, []byte("\n"))), journal.PriInfo, fields) != nil {
+				_, _ = to.Write(line) // the same daemon, by a stream that it kept
+			}
+		})
+		return lines, lines.Flush
+	}
+	var out, err func()
+	s.Stdout, out = entries(s.Stdout, journal.StdoutIsJournalStream)
+	s.Stderr, err = entries(s.Stderr, journal.StderrIsJournalStream)
+	return s, func() { out(); err() }
+}
