@@ -29,7 +29,7 @@ func connect(args []string, in io.Reader, out io.Writer) error {
 	if strings.ContainsFunc(target, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Errorf("not a host and a port: %q", target)
 	}
-	tunnel, err := dial(proxy)
+	tunnel, err := dial(proxy, unix.Timeval{})
 	if err != nil {
 		return fmt.Errorf("proxy %s: %w", proxy, err)
 	}
@@ -42,12 +42,18 @@ func connect(args []string, in io.Reader, out io.Writer) error {
 }
 
 // dial uses no package net, which would make every bottle's first process larger.
-func dial(to netip.AddrPort) (*os.File, error) {
+// It and each read wait for as long as patience says, without one for ever.
+func dial(to netip.AddrPort, patience unix.Timeval) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), to.String())
+	for _, option := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} {
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &patience); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
 	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -76,10 +82,15 @@ func open(tunnel io.ReadWriter, target string) (io.Reader, error) {
 	version, code, _ := strings.Cut(status, " ")
 	if !strings.HasPrefix(version, "HTTP/1.") || !strings.HasPrefix(code, "200") {
 		reason, _ := io.ReadAll(io.LimitReader(answer, 200)) // there may be none
-		return nil, fmt.Errorf("the proxy refuses: %q %q", status, bytes.TrimSpace(reason))
+		return nil, &refusal{status, string(bytes.TrimSpace(reason))}
 	}
 	return answer, nil
 }
+
+// refusal is what a proxy says instead of opening a tunnel.
+type refusal struct{ status, reason string }
+
+func (r *refusal) Error() string { return fmt.Sprintf("the proxy refuses: %q %q", r.status, r.reason) }
 
 func readLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadSlice('\n')
