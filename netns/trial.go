@@ -29,7 +29,7 @@ type Trial struct {
 // Bounds of a trial. All of it happens on this host, in memory: what has not
 // come by then has not come.
 const (
-	trialTime  = time.Second
+	trialTime  = 2 * time.Second
 	trialGrace = 150 * time.Millisecond // after the last of what is sure to come
 )
 
@@ -53,7 +53,7 @@ var (
 
 // Try sends a packet of each protocol to each target and watches the agent's
 // link, the proxy's namespace, the host, and the ears at some of the targets. It
-// takes at most a second, and sends nothing that leaves the host.
+// takes at most two seconds, and sends nothing that leaves the host.
 func (n *Network) Try(ctx context.Context, targets []netip.AddrPort, ears []*Ear) (_ []Trial, err error) {
 	t := &trials{n: n, mark: frames.NewMark(), ears: ears}
 	if err := t.find(); err != nil {

@@ -112,7 +112,7 @@ func verifyRoutes() error {
 	}
 	var errs []error
 	for _, r := range routes {
-		if r.Dst == nil || !internalLink.Contains(links.AddrOf(r.Dst.IP)) || r.Dst.IP.IsUnspecified() {
+		if r.Dst == nil || !InternalLink.Contains(links.AddrOf(r.Dst.IP)) || r.Dst.IP.IsUnspecified() {
 			errs = append(errs, fmt.Errorf("route to %v", r.Dst))
 		}
 	}

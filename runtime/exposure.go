@@ -36,7 +36,7 @@ func (p *proof) expose(ctx context.Context, user string) (found verify.Findings)
 		failed := func(context.Context) (string, error) { return "", fmt.Errorf("%w: %w", verify.ErrUnknown, err) }
 		return verify.Run(ctx, []verify.Probe{{Name: "exposure", Look: failed}})
 	}
-	insider := verify.Insider{Sandbox: p.container.Sandbox, Root: p.seal.Root, Allowed: p.seal.Allowed, Groups: e.groups}
+	insider := verify.Insider{Sandbox: p.container.Sandbox, Root: p.seal.Root, Link: netns.InternalLink, Allowed: p.seal.Allowed, Groups: e.groups}
 	insider.Account = p.insider(ctx, insider, user)
 	return verify.Run(ctx, append(e.probes(p.container.Listen), insider.Probes()...))
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -74,17 +75,34 @@ func open(tunnel io.ReadWriter, target string) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	length := int64(longestReason) // of a body that goes on to the end
 	for line := "-"; line != ""; {
 		if line, err = readLine(answer); err != nil {
 			return nil, err
 		}
+		if n, ok := contentLength(line); ok {
+			length = min(n, longestReason)
+		}
 	}
 	version, code, _ := strings.Cut(status, " ")
 	if !strings.HasPrefix(version, "HTTP/1.") || !strings.HasPrefix(code, "200") {
-		reason, _ := io.ReadAll(io.LimitReader(answer, 200)) // there may be none
+		reason, _ := io.ReadAll(io.LimitReader(answer, length)) // there may be none
 		return nil, &refusal{status, string(bytes.TrimSpace(reason))}
 	}
 	return answer, nil
+}
+
+// longestReason bounds what is shown of one, in bytes.
+const longestReason = 200
+
+// contentLength: a proxy may keep the connection open after its refusal.
+func contentLength(line string) (n int64, ok bool) {
+	name, value, _ := strings.Cut(line, ":")
+	if !strings.EqualFold(name, "Content-Length") {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+	return n, err == nil && n >= 0
 }
 
 // refusal is what a proxy says instead of opening a tunnel.

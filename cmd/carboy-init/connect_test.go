@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -70,6 +71,21 @@ func TestConnectSaysWhy(t *testing.T) {
 				t.Errorf("%v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestRefusalOfAProxyThatGoesOn: it does not close the connection.
+func TestRefusalOfAProxyThatGoesOn(t *testing.T) {
+	far, near := net.Pipe()
+	defer far.Close()
+	go func() {
+		_, _ = http.ReadRequest(bufio.NewReader(far))
+		_, _ = io.WriteString(far, "HTTP/1.1 403 Forbidden\r\ncontent-length: 3\r\n\r\nno\n")
+	}()
+	_, err := open(near, "git.test:22")
+	var refused *refusal
+	if !errors.As(err, &refused) || refused.reason != "no" {
+		t.Errorf("%v", err)
 	}
 }
 

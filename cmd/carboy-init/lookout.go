@@ -1,6 +1,11 @@
 package main
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"net/netip"
 	"os"
 	"path"
 	"slices"
@@ -73,13 +78,13 @@ func rights(pid int, status string) inside.Process {
 	p := inside.Process{PID: pid}
 	for line := range strings.Lines(status) {
 		key, value, _ := strings.Cut(line, ":")
-		bits, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
 		switch {
 		case err != nil:
 		case key == "CapBnd":
-			p.Bounding = bits
+			p.Bounding = set
 		case strings.HasPrefix(key, "Cap"):
-			p.Has |= bits
+			p.Has |= set
 		}
 	}
 	return p
@@ -94,10 +99,14 @@ func (l lookout) network() {
 	}
 	slices.Sort(l.Links)
 	for i, fields := range l.read("/proc/net/route") {
-		const dest, gateway = 1, 2
-		if i > 0 && len(fields) > gateway && (fields[gateway] != "00000000" || fields[dest] == "00000000") {
-			l.Routes = append(l.Routes, strings.Join(fields[:3], " "))
+		if i == 0 {
+			continue
 		}
+		r, err := route(fields)
+		if err != nil {
+			l.Errors = append(l.Errors, err.Error())
+		}
+		l.Routes = append(l.Routes, r)
 	}
 	if _, ok := lstat("/proc/net/if_inet6"); !ok {
 		return // a kernel without
@@ -107,6 +116,18 @@ func (l lookout) network() {
 			l.IPv6 = append(l.IPv6, fields[len(fields)-1]+" "+fields[0])
 		}
 	}
+}
+
+// route is a line of /proc/net/route, which has words in the host's order.
+func route(fields []string) (netip.Prefix, error) {
+	const dest, mask, all = 1, 7, 8
+	if len(fields) < all {
+		return netip.Prefix{}, fmt.Errorf("not a route: %q", fields)
+	}
+	to, err1 := strconv.ParseUint(fields[dest], 16, 32)
+	of, err2 := strconv.ParseUint(fields[mask], 16, 32)
+	addr := netip.AddrFrom4([4]byte(binary.NativeEndian.AppendUint32(nil, uint32(to))))
+	return netip.PrefixFrom(addr, bits.OnesCount32(uint32(of))), errors.Join(err1, err2)
 }
 
 func (l lookout) resolvers() {

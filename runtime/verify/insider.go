@@ -24,7 +24,8 @@ type Group struct {
 type Insider struct {
 	Sandbox bool
 	Root    bool
-	Allowed string // the host that was asked for; empty is none
+	Link    netip.Prefix // to the proxy
+	Allowed string       // the host that was asked for; empty is none
 	Groups  []Group
 	// Account waits for the process.
 	Account func() (inside.Account, error)
@@ -73,8 +74,8 @@ func (i Insider) rights(a inside.Account) (string, error) {
 	if a.UID == 0 && !i.Root {
 		errs = append(errs, errors.New("it is root, which nobody asked for"))
 	}
-	if len(a.Processes) == 0 {
-		errs = append(errs, unknown("it saw no process"))
+	if len(a.Processes) == 0 && len(errs) == 0 {
+		return "", unknown("it saw no process")
 	}
 	for _, p := range a.Processes {
 		errs = append(errs, checkRights(p.PID, p.Has, p.Bounding, i.Root))
@@ -87,8 +88,10 @@ func (i Insider) network(a inside.Account) (string, error) {
 	if !slices.Equal(a.Links, []string{"eth0", "lo"}) {
 		errs = append(errs, fmt.Errorf("the links are %v", a.Links))
 	}
-	if len(a.Routes) > 0 {
-		errs = append(errs, fmt.Errorf("routes beyond the link: %v", a.Routes))
+	for _, r := range a.Routes {
+		if r.Bits() < i.Link.Bits() || !i.Link.Contains(r.Addr()) {
+			errs = append(errs, fmt.Errorf("a route to %s", r))
+		}
 	}
 	if len(a.IPv6) > 0 {
 		errs = append(errs, fmt.Errorf("IPv6 addresses: %v", a.IPv6))
@@ -116,7 +119,12 @@ func (i Insider) sockets(a inside.Account) (string, error) {
 	return complete("no socket of the host is mounted", a, a.HostSockets)
 }
 
+// kernel: a sandbox of gVisor has one of its own, with a /dev/fuse of its own.
 func (i Insider) kernel(a inside.Account) (string, error) {
+	if i.Sandbox {
+		devices := slices.DeleteFunc(slices.Clone(a.Devices), func(d string) bool { return d == "/dev/fuse" })
+		return complete("the sandbox's own, no device but the usual", a, devices)
+	}
 	return complete("no switch can be written, no device but the usual", a, slices.Concat(a.Writable, a.Devices))
 }
 

@@ -27,14 +27,14 @@ type Account struct {
 	Seccomp    int       `json:"seccomp"`   // 2 is a filter (prctl(2))
 	Processes  []Process `json:"processes"` // all that it sees
 
-	Links       []string `json:"links"`
-	Routes      []string `json:"routes"`    // beyond the link
-	IPv6        []string `json:"ipv6"`      // addresses, but loopback's
-	Resolvers   []string `json:"resolvers"` // of /etc/resolv.conf
-	HostSockets []string `json:"hostSockets"`
-	Devices     []string `json:"devices"`  // beside the usual ones
-	Writable    []string `json:"writable"` // switches of the kernel
-	Errors      []string `json:"errors"`   // what could not be looked at
+	Links       []string       `json:"links"`
+	Routes      []netip.Prefix `json:"routes"`    // by IPv4
+	IPv6        []string       `json:"ipv6"`      // addresses, but loopback's
+	Resolvers   []string       `json:"resolvers"` // of /etc/resolv.conf
+	HostSockets []string       `json:"hostSockets"`
+	Devices     []string       `json:"devices"`  // beside the usual ones
+	Writable    []string       `json:"writable"` // switches of the kernel
+	Errors      []string       `json:"errors"`   // what could not be looked at
 }
 
 // Attempt is a conversation by an ordinary socket.
