@@ -30,7 +30,7 @@ type Trial struct {
 // come by then has not come.
 const (
 	trialTime  = 2 * time.Second
-	trialGrace = 150 * time.Millisecond // after the last of what is sure to come
+	trialGrace = 150 * time.Millisecond // between two sendings, and after the last
 )
 
 // trials are those of one mark. The index of a control is its trial's and one.
@@ -62,9 +62,6 @@ func (n *Network) Try(ctx context.Context, targets []netip.AddrPort, ears []*Ear
 	t.plan(targets)
 	defer func() { err = errors.Join(err, t.close()) }()
 	if err := t.watch(); err != nil {
-		return nil, err
-	}
-	if err := t.send(); err != nil {
 		return nil, err
 	}
 	return t.await(ctx)
@@ -124,44 +121,47 @@ func (t *trials) watch() (err error) {
 	)
 }
 
-func (t *trials) send() error {
+// send sends what has not come yet: a burst may be more than the kernel queues.
+func (t *trials) send() (missing int, err error) {
+	var packets, controls []frames.Packet
+	for i := range t.packets {
+		r := t.result(i)
+		if !r.Sent {
+			packets = append(packets, t.packets[i])
+		}
+		if !r.Control {
+			controls = append(controls, t.controls[i])
+		}
+	}
 	put := func(link netlink.Link, to net.HardwareAddr, packets []frames.Packet) func() error {
 		return func() error { return t.mark.Send(link.Attrs().Index, to, packets) }
 	}
-	return errors.Join(
-		t.n.reading("isolated", t.n.isolated, put(t.agent, t.internal.Attrs().HardwareAddr, t.packets))(),
-		t.n.reading("egress", t.n.egress, put(t.out, frames.Broadcast, t.controls))(),
+	return len(packets) + len(controls), errors.Join(
+		t.n.reading("isolated", t.n.isolated, put(t.agent, t.internal.Attrs().HardwareAddr, packets))(),
+		t.n.reading("egress", t.n.egress, put(t.out, frames.Broadcast, controls))(),
 	)
 }
 
 // await ends when all that is sure to come has come, and a little later.
-func (t *trials) await(ctx context.Context) ([]Trial, error) {
-	grace := time.Duration(0)
-	for deadline := time.Now().Add(trialTime); time.Now().Before(deadline) && grace <= trialGrace; {
-		const pause = 5 * time.Millisecond
+func (t *trials) await(ctx context.Context) (all []Trial, err error) {
+	missing := 1
+	for deadline := time.Now().Add(trialTime); missing > 0 && time.Now().Before(deadline); {
+		if missing, err = t.send(); err != nil {
+			return nil, err
+		}
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for packets: %w", context.Cause(ctx))
-		case <-time.After(pause):
-		}
-		if t.arrived() {
-			grace += pause
+		case <-time.After(trialGrace):
 		}
 	}
-	var all []Trial
 	for i := range t.packets {
 		all = append(all, t.result(i))
 	}
-	return all, nil
-}
-
-func (t *trials) arrived() bool {
-	for i := range t.packets {
-		if r := t.result(i); !r.Sent || !r.Control {
-			return false
-		}
+	for _, w := range []*frames.Witness{t.isolated, t.egress, t.host} {
+		err = errors.Join(err, w.Complete())
 	}
-	return true
+	return all, err
 }
 
 func (t *trials) result(i int) Trial {

@@ -33,7 +33,7 @@ func (p *proof) expose(ctx context.Context, user string) (found verify.Findings)
 	defer e.close()
 	err := p.prepare(ctx, e)
 	if err != nil { // nothing was tried then, which is a result as well
-		failed := func(context.Context) (string, error) { return "", fmt.Errorf("%w: %w", verify.ErrUnknown, err) }
+		failed := func(context.Context) (string, error) { return "", verify.Unproved(err) }
 		return verify.Run(ctx, []verify.Probe{{Name: "exposure", Look: failed}})
 	}
 	insider := verify.Insider{Sandbox: p.container.Sandbox, Root: p.seal.Root, Link: netns.InternalLink, Allowed: p.seal.Allowed, Groups: e.groups}
@@ -141,7 +141,7 @@ func (e *exposure) probes(listen netip.AddrPort) []verify.Probe {
 		return func(context.Context) (string, error) {
 			trials, err := e.trials()
 			if err != nil {
-				return "", fmt.Errorf("%w: %w", verify.ErrUnknown, err)
+				return "", verify.Unproved(err)
 			}
 			return judge(trials)
 		}
@@ -193,9 +193,9 @@ func (e *exposure) judge(trials []netns.Trial, g verify.Group, listen netip.Addr
 	case len(failed) > 0:
 		return "", errors.Join(failed...)
 	case len(unknown) > 0:
-		return "", fmt.Errorf("%w: %w", verify.ErrUnknown, errors.Join(unknown...))
+		return "", verify.Unproved(errors.Join(unknown...))
 	case !answers(trials, listen):
-		return "", fmt.Errorf("%w: no control: the proxy does not answer", verify.ErrUnknown)
+		return "", verify.Unproved(errors.New("no control: the proxy does not answer"))
 	}
 	return fmt.Sprintf("%d packets came to the proxy's end and no further", tried), nil
 }

@@ -41,8 +41,12 @@ func NewWitness(m Mark) (*Witness, error) {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
 	w := &Witness{mark: m, file: os.NewFile(uintptr(fd), "packets"), done: make(chan struct{}), seen: map[sighting]bool{}, answers: map[answer]bool{}}
+	const room = 4 << 20 // in bytes, for what comes while others have the processor
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room)
 	// Bound last: nothing comes in before the filter is there.
-	err = m.attachFilter(fd)
+	if err == nil {
+		err = m.attachFilter(fd)
+	}
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL)})
 	}
@@ -70,30 +74,34 @@ func (m Mark) attachFilter(fd int) error {
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(raw)), Filter: &raw[0]})
 }
 
-// filter passes what has the mark in its header, ICMP, and what goes to the
-// mark's port. The data begins with the network's header.
+// filter passes what has the mark in its header, echoes of it, and what goes to
+// the mark's port. The data begins with the network's header.
 func (m Mark) filter() []bpf.Instruction {
 	const all = 0xffff
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 0, Size: 1},
 		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipTrue: 10},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 4, SkipTrue: 8},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipTrue: 12},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 4, SkipTrue: 10},
 		bpf.LoadAbsolute{Off: 4, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(m.id), SkipTrue: 5},
-		bpf.LoadAbsolute{Off: 9, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMP, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(m.id), SkipTrue: 7},
 		bpf.LoadMemShift{Off: 0},
+		bpf.LoadAbsolute{Off: 9, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMP, SkipTrue: 2},
 		bpf.LoadIndirect{Off: 2, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(m.port()), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(m.port()), SkipTrue: 2, SkipFalse: 3},
+		bpf.LoadIndirect{Off: 4, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(m.id), SkipTrue: 1},
 		bpf.RetConstant{Val: all},
 		bpf.RetConstant{Val: 0},
-		bpf.LoadAbsolute{Off: 6, Size: 1}, // version 6
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 5},
-		bpf.LoadAbsolute{Off: 42, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(m.port()), SkipTrue: 3},
-		bpf.LoadAbsolute{Off: 0, Size: 4},
+		bpf.LoadAbsolute{Off: 0, Size: 4}, // version 6
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xfffff},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(m.id), SkipTrue: 6},
+		bpf.LoadAbsolute{Off: 6, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: 42, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(m.port()), SkipTrue: 2, SkipFalse: 3},
+		bpf.LoadAbsolute{Off: 44, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(m.id), SkipTrue: 1},
 		bpf.RetConstant{Val: all},
 		bpf.RetConstant{Val: 0},
@@ -173,6 +181,25 @@ func (w *Witness) Answered(p Packet) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.answers[answer{p.Protocol, from}]
+}
+
+// Complete is an error where packets were lost: then none seen means nothing.
+func (w *Witness) Complete() error {
+	raw, err := w.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var lost uint32
+	controlErr := raw.Control(func(fd uintptr) {
+		var st *unix.TpacketStats
+		if st, err = unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+			lost = st.Drops
+		}
+	})
+	if lost > 0 {
+		err = fmt.Errorf("%d packets were not seen", lost)
+	}
+	return errors.Join(controlErr, err)
 }
 
 // Close returns when nothing is watched any more.

@@ -29,18 +29,20 @@ const (
 )
 
 // Probe is one thing to prove. Its error says what was seen instead, or, if it
-// wraps ErrUnknown, why nothing was proved.
+// is Unproved, why nothing was proved.
 type Probe struct {
 	Name string
 	Look func(context.Context) (seen string, err error)
 }
 
-// ErrUnknown is in the error of a probe that proved nothing.
-var ErrUnknown = errors.New("not proved")
+// Unproved makes an error one of a probe that proved nothing.
+func Unproved(err error) error { return unproved{err} }
 
-func unknown(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrUnknown}, args...)...)
-}
+type unproved struct{ error }
+
+func (u unproved) Unwrap() error { return u.error }
+
+func unknown(format string, args ...any) error { return Unproved(fmt.Errorf(format, args...)) }
 
 // Reads is a look that either finds what is wanted or says what it found.
 func Reads(want string, read func() error) func(context.Context) (string, error) {
@@ -76,7 +78,8 @@ func (p Probe) run(ctx context.Context) Finding {
 	if err != nil {
 		f.Result, f.Seen = Fail, err.Error()
 	}
-	if errors.Is(err, ErrUnknown) || err != nil && ctx.Err() != nil {
+	var nothing unproved
+	if errors.As(err, &nothing) || err != nil && ctx.Err() != nil {
 		f.Result = Unknown
 	}
 	f.Seen = policy.Visible(strings.ReplaceAll(strings.TrimSpace(f.Seen), "\n", "; "))
