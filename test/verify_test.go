@@ -121,27 +121,22 @@ func checkUnproved(t *testing.T, r *rig, runtime string) {
 
 // checkGated: an agent starts when all is proved, and not at all else.
 func checkGated(t *testing.T, r *rig, runtime string) {
+	t.Helper()
 	gate := append(bottle("--gate"), "--runtime", runtime)
 	if out := r.mustRun(t, append(gate, "--allow", "allowed.test", "--", "echo", "it ran")...); out != "it ran\n" {
 		t.Errorf("a sound bottle: %q", out)
 	}
-	o := r.run(t, append(gate, "--allow", "nowhere.test", "--", "echo", "it ran")...)
-	if o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, "the agent was not started") || !strings.Contains(o.stderr, "agent-allowed: UNKNOWN: nowhere.test:443") {
-		t.Errorf("a control that does not answer: %v", o)
-	}
-	r.checkClean(t)
-}
-
-// TestGateOfManifest: an operator asks for it where nobody else can leave it out.
-func TestGateOfManifest(t *testing.T) {
-	r := newRig(t, 0)
 	manifests(t, map[string]string{
 		"bottles/gated.yaml": "image: " + imageName + "\ngate: true\nproxy: {engine: allowlist}\negress: {allow: [nowhere.test]}\n",
 		"agents/gated.md":    "---\nbottle: gated\ncommand: [echo, it ran]\n---\n",
 	})
-	if o := r.run(t, "run", "--yes", "gated"); o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, "agent-allowed: UNKNOWN") {
-		t.Errorf("%v", o)
+	for _, args := range [][]string{append(gate, "--allow", "nowhere.test", "--", "echo", "it ran"), {"run", "--yes", "--runtime", runtime, "gated"}} {
+		o := r.run(t, args...)
+		if o.code != 125 || o.stdout != "" || !strings.Contains(o.stderr, "the agent was not started") || !strings.Contains(o.stderr, "agent-allowed: UNKNOWN: nowhere.test:443") {
+			t.Errorf("a control that does not answer: %v: %v", args, o)
+		}
 	}
+	r.checkClean(t)
 }
 
 // groupFile is a file of a bottle's control group, in either version.
