@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Ear listens for TCP and UDP at an address that an agent must not get to, on
@@ -50,16 +52,12 @@ func (n *Network) Listen(ctx context.Context, s Surroundings) (ears []*Ear, err 
 func newEar(ctx context.Context, addr netip.Addr, in func(func() error) error) (*Ear, error) {
 	e := &Ear{in: in, heard: map[string]int{}}
 	err := in(func() (err error) {
-		var c net.ListenConfig
-		// One literal address: the sockets are made on this thread.
-		if e.tcp, err = c.Listen(ctx, "tcp", netip.AddrPortFrom(addr, 0).String()); err != nil {
-			return err
+		for range 5 { // the port that is free for TCP may be taken for UDP
+			if err = e.open(ctx, addr); !errors.Is(err, unix.EADDRINUSE) {
+				break
+			}
 		}
-		e.At = netip.AddrPortFrom(addr, uint16(e.tcp.Addr().(*net.TCPAddr).Port))
-		if e.udp, err = c.ListenPacket(ctx, "udp", e.At.String()); err != nil {
-			return errors.Join(err, e.tcp.Close())
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", addr, err)
@@ -67,6 +65,19 @@ func newEar(ctx context.Context, addr netip.Addr, in func(func() error) error) (
 	go e.accept()
 	go e.receive()
 	return e, nil
+}
+
+// open makes both sockets on the calling thread, as each address is literal.
+func (e *Ear) open(ctx context.Context, addr netip.Addr) (err error) {
+	var c net.ListenConfig
+	if e.tcp, err = c.Listen(ctx, "tcp", netip.AddrPortFrom(addr, 0).String()); err != nil {
+		return err
+	}
+	e.At = netip.AddrPortFrom(addr, uint16(e.tcp.Addr().(*net.TCPAddr).Port))
+	if e.udp, err = c.ListenPacket(ctx, "udp", e.At.String()); err != nil {
+		return errors.Join(err, e.tcp.Close())
+	}
+	return nil
 }
 
 func (e *Ear) accept() {

@@ -14,18 +14,19 @@ import (
 // Surroundings are addresses that an agent must not get to.
 type Surroundings struct {
 	Own      []netip.Addr // of the proxy's namespace
-	HostEnd  []netip.Addr // where the proxy's packets go first
+	HostEnd  []netip.Addr // of the host, where the proxy's packets go first
 	Host     []netip.Addr // all others of the host
-	Gateways []netip.Addr // the host's
+	Gateways []netip.Addr // the host's, and the proxy's where that is not the host
 }
 
 // Surroundings reads them.
 func (n *Network) Surroundings() (s Surroundings, err error) {
+	var first []netip.Addr
 	err = n.reading("egress", n.egress, func() (err error) {
 		if s.Own, err = localAddrs(); err != nil {
 			return err
 		}
-		s.HostEnd, err = gateways()
+		first, err = gateways()
 		return err
 	})()
 	if err != nil {
@@ -34,9 +35,18 @@ func (n *Network) Surroundings() (s Surroundings, err error) {
 	if s.Host, err = localAddrs(); err != nil {
 		return s, fmt.Errorf("addresses of the host: %w", err)
 	}
-	s.Host = slices.DeleteFunc(s.Host, func(a netip.Addr) bool { return slices.Contains(s.HostEnd, a) })
-	s.Gateways, err = gateways()
-	return s, err
+	if s.Gateways, err = gateways(); err != nil {
+		return s, err
+	}
+	for _, a := range first {
+		i := slices.Index(s.Host, a)
+		if i < 0 { // an operator's network leads elsewhere
+			s.Gateways = each(append(s.Gateways, a))
+			continue
+		}
+		s.HostEnd, s.Host = append(s.HostEnd, a), slices.Delete(s.Host, i, i+1)
+	}
+	return s, nil
 }
 
 // localAddrs are those of the calling thread's namespace but loopback's, sorted

@@ -167,37 +167,50 @@ func answers(trials []netns.Trial, listen netip.AddrPort) bool {
 // judge takes a packet for refused that was seen to be sent, went no further and
 // was not answered, where another to the same address would have been seen.
 func (e *exposure) judge(trials []netns.Trial, g verify.Group, listen netip.AddrPort) (string, error) {
-	var failed, unknown []error
+	var failed, open []error
 	tried := 0
 	for _, t := range trials {
-		if !slices.Contains(g.Targets, t.To) {
-			continue
-		}
-		tried++
-		what := t.Protocol + " to " + t.To.String()
-		controlErr, heard := e.tested[t.To]
-		switch {
-		case t.Escaped:
-			failed = append(failed, fmt.Errorf("%s left the proxy's namespace", what))
-		case t.Answered:
-			failed = append(failed, fmt.Errorf("%s was answered", what))
-		case !t.Sent:
-			unknown = append(unknown, fmt.Errorf("%s did not come to the end of the agent's link", what))
-		case heard && controlErr != nil:
-			unknown = append(unknown, controlErr)
-		case !heard && !t.Control:
-			unknown = append(unknown, fmt.Errorf("no control: %s did not come to the host by the proxy's link", what))
+		if slices.Contains(g.Targets, t.To) {
+			tried++
+			failed, open = append(failed, through(t)), append(open, e.uncontrolled(t))
 		}
 	}
+	if err := errors.Join(failed...); err != nil {
+		return "", err
+	}
+	if !answers(trials, listen) {
+		open = append(open, errors.New("no control: the proxy does not answer"))
+	}
+	if err := errors.Join(open...); err != nil {
+		return "", verify.Unproved(err)
+	}
+	return fmt.Sprintf("%d packets came to the proxy's end and no further, their controls did", tried), nil
+}
+
+// through is how a packet got further than it should.
+func through(t netns.Trial) error {
 	switch {
-	case len(failed) > 0:
-		return "", errors.Join(failed...)
-	case len(unknown) > 0:
-		return "", verify.Unproved(errors.Join(unknown...))
-	case !answers(trials, listen):
-		return "", verify.Unproved(errors.New("no control: the proxy does not answer"))
+	case t.Escaped:
+		return fmt.Errorf("%s to %s left the proxy's namespace", t.Protocol, t.To)
+	case t.Answered:
+		return fmt.Errorf("%s to %s was answered", t.Protocol, t.To)
 	}
-	return fmt.Sprintf("%d packets came to the proxy's end and no further", tried), nil
+	return nil
+}
+
+// uncontrolled is why nothing follows from a packet that was not seen. The
+// control at an ear is its test.
+func (e *exposure) uncontrolled(t netns.Trial) error {
+	err, heard := e.tested[t.To]
+	switch {
+	case !t.Sent:
+		return fmt.Errorf("%s to %s did not come to the end of the agent's link", t.Protocol, t.To)
+	case heard:
+		return err
+	case !t.Control:
+		return fmt.Errorf("no control: %s to %s did not come to the host by the proxy's link", t.Protocol, t.To)
+	}
+	return nil
 }
 
 func (e *exposure) close() {
