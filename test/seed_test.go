@@ -114,26 +114,34 @@ func addResolver(t *testing.T, _ *rig, l *live) {
 // listenEverywhere opens a socket of the proxy's namespace.
 func listenEverywhere(t *testing.T, _ *rig, l *live) {
 	var listening net.Listener
-	onThread(t, func() (err error) {
-		if err := enter(l.inspect(t).PIDs[proxyNet], "net", unix.CLONE_NEWNET); err != nil {
+	pid := l.inspect(t).PIDs[proxyNet]
+	err := onThread(func() (err error) {
+		if err := enter(pid, "net", unix.CLONE_NEWNET); err != nil {
 			return err
 		}
 		listening, err = net.Listen("tcp4", "0.0.0.0:9999")
 		return err
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { listening.Close() })
 }
 
-func onThread(t *testing.T, f func() error) {
-	t.Helper()
+// onThread runs f on a thread that ends with it: never the main one, which does
+// not end.
+func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		goruntime.LockOSThread() // and never unlocked: the thread ends
-		done <- f()
+		goruntime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onThread(f)
+			goruntime.UnlockOSThread()
+			return
+		}
+		done <- f() // and never unlocked
 	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	return <-done
 }
 
 func enter(pid int, kind string, flag int) error {
@@ -225,15 +233,19 @@ func mountSocket(t *testing.T, r *rig, l *live) {
 	if o := l.exec(t, "touch", at); o.code != 0 {
 		t.Fatalf("%v", o)
 	}
-	onThread(t, func() error {
+	pid := l.inspect(t).PIDs[agentNet]
+	err := onThread(func() error {
 		tree, err := unix.OpenTree(unix.AT_FDCWD, r.containerd.Address, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(tree)
-		if err := errors.Join(unix.Unshare(unix.CLONE_FS), enter(l.inspect(t).PIDs[agentNet], "mnt", unix.CLONE_NEWNS)); err != nil {
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS), enter(pid, "mnt", unix.CLONE_NEWNS)); err != nil {
 			return err
 		}
 		return unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
