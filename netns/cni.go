@@ -47,7 +47,7 @@ func conflist(name string, ipam object) string {
 func internalConflist(r Record) string {
 	return conflist(internalNetwork, object{
 		"type": "host-local", "dataDir": r.internalIPAM(),
-		"ranges": [][]object{{{"subnet": internalLink.String()}}},
+		"ranges": [][]object{{{"subnet": InternalLink.String()}}},
 	})
 }
 

@@ -71,12 +71,18 @@ func inNamespace(ns *os.File, f func() error) error {
 }
 
 // onThread runs f on a thread of its own, which ends with it: its namespace
-// leaks into no other goroutine.
+// leaks into no other goroutine. That is never the main thread, which would not
+// end but hold the namespace, and have /proc/PID/ns/net name it.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and never unlock
-		done <- f()
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- f() // and never unlock
 	}()
 	return <-done
 }

@@ -28,7 +28,8 @@ import (
 // The internal link is the same for every bottle: nothing but the bottle's own
 // two namespaces ever sees it.
 var (
-	internalLink = netip.MustParsePrefix("10.66.0.0/30")
+	// InternalLink is between agent and proxy.
+	InternalLink = netip.MustParsePrefix("10.66.0.0/30")
 	// ProxyAddr is the proxy's end of the internal link.
 	ProxyAddr = netip.MustParseAddr("10.66.0.1")
 	// AgentAddr is the agent's end.
@@ -95,7 +96,7 @@ func (n *Network) chooseRange() (netip.Prefix, error) {
 	for _, p := range n.Reserved {
 		reserved = append(reserved, uplink.Use{Prefix: p, By: "reserved by the configuration"})
 	}
-	reserved = append(reserved, uplink.Use{Prefix: internalLink, By: "the link between agent and proxy"})
+	reserved = append(reserved, uplink.Use{Prefix: InternalLink, By: "the link between agent and proxy"})
 	return n.record.shared().ChooseRange(n.Range, reserved)
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carboy/netns/nft"
+	"carboy/netns/sysctl"
 )
 
 // Outlet is one namespace with a link to the host and no other: where the RUN
@@ -114,7 +115,7 @@ var notPublic = []netip.Prefix{
 func (o *Outlet) verify(c *nftables.Conn) error {
 	n := o.network
 	links := inNamespace(n.egress, func() error {
-		return errors.Join(verifyAddrs("lo", "127.0.0.1/8"), verifySysctls())
+		return errors.Join(verifyAddrs("lo", "127.0.0.1/8"), verifySysctls(append(ipv6Off, sysctl.Forward)...))
 	})
 	return errors.Join(named("egress namespace", links), named("filter in the egress namespace", nft.Diff(c, filterTable, o.filter())))
 }

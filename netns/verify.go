@@ -16,20 +16,50 @@ import (
 	"carboy/netns/sysctl"
 )
 
-// Verify reads back what isolation rests on and names every point that is not
-// proved.
+// Point is something that isolation rests on and that can be read back.
+type Point struct {
+	Name string
+	Want string       // what is proved
+	Read func() error // what is not so
+}
+
+// Points are all of them, to be read at any time. A sandbox of gVisor has taken
+// the agent's addresses over from the kernel once it has started.
+func (n *Network) Points(sandbox bool) []Point {
+	agent := []string{AgentAddr.String() + "/30"}
+	if sandbox {
+		agent = nil
+	}
+	isolated := func(f func() error) func() error { return n.reading("isolated", n.isolated, f) }
+	both := func(f func() error) func() error {
+		return func() error { return errors.Join(isolated(f)(), n.reading("egress", n.egress, f)()) }
+	}
+	return []Point{
+		{"links", "lo and " + linkName + " alone", isolated(func() error { return verifyLinks(linkName) })},
+		{"addresses", "the agent's one, and loopback's", isolated(func() error {
+			return errors.Join(verifyAddrs("lo", "127.0.0.1/8"), verifyAddrs(linkName, agent...))
+		})},
+		{"routes", "none beyond the link to the proxy", isolated(verifyRoutes)},
+		{"peer", "the agent's link ends at its own proxy", n.verifyPeer},
+		{"ipv6", "off in both namespaces", both(func() error { return verifySysctls(ipv6Off...) })},
+		{"forwarding", "off in both namespaces", both(func() error { return verifySysctls(sysctl.Forward) })},
+		{"egress", "the proxy has two links, and the addresses it was given", n.verifyEgress},
+		{"filter", "as written", n.verifyFilter},
+	}
+}
+
+func (n *Network) reading(what string, ns *os.File, f func() error) func() error {
+	return func() error { return named(what+" namespace", inNamespace(ns, f)) }
+}
+
+// Verify reads back what isolation rests on, before a container starts in it,
+// and names every point that is not proved.
 func (n *Network) Verify() error {
-	var agent netlink.Link
-	isolated := inNamespace(n.isolated, func() (err error) {
-		agent, err = n.verifyIsolated()
-		return err
-	})
-	egress := inNamespace(n.egress, func() error { return n.verifyEgress(agent) })
-	return errors.Join(
-		named("isolated namespace", isolated),
-		named("egress namespace", egress),
-		named("filter in the egress namespace", n.verifyFilter()),
-	)
+	var errs []error
+	for _, p := range n.Points(false) {
+		errs = append(errs, named(p.Name, p.Read()))
+	}
+	return errors.Join(errs...)
 }
 
 func named(what string, err error) error {
@@ -39,25 +69,32 @@ func named(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// verifyIsolated runs in the agent's namespace and returns its link.
-func (n *Network) verifyIsolated() (netlink.Link, error) {
-	link, err := netlink.LinkByName(linkName)
+// verifyPeer proves that the agent's link and one in the egress namespace are
+// each other's ends: an index alone also fits a link of another namespace.
+func (n *Network) verifyPeer() error {
+	agent, err := n.agentLink()
 	if err != nil {
-		return nil, fmt.Errorf("find link %s: %w", linkName, err)
+		return err
 	}
-	return link, errors.Join(
-		verifyLinks(link, nil),
-		verifyAddrs("lo", "127.0.0.1/8"),
-		verifyAddrs(linkName, AgentAddr.String()+"/30"),
-		verifyRoutes(),
-		n.verifyPeer(link),
-		verifySysctls(),
-	)
+	return n.reading("egress", n.egress, func() error {
+		_, err := otherEnd(agent)
+		return err
+	})()
 }
 
-// verifyPeer proves that the link's other end is in the egress namespace: an
-// index alone also fits a link of another namespace.
-func (n *Network) verifyPeer(link netlink.Link) error {
+// agentLink is the one in the isolated namespace, if it ends in the egress
+// namespace.
+func (n *Network) agentLink() (link netlink.Link, err error) {
+	err = n.reading("isolated", n.isolated, func() (err error) {
+		if link, err = netlink.LinkByName(linkName); err != nil {
+			return fmt.Errorf("find link %s: %w", linkName, err)
+		}
+		return n.endsInEgress(link)
+	})()
+	return link, err
+}
+
+func (n *Network) endsInEgress(link netlink.Link) error {
 	id, err := netlink.GetNetNsIdByFd(int(n.egress.Fd()))
 	if err != nil {
 		return fmt.Errorf("id of the egress namespace: %w", err)
@@ -75,38 +112,49 @@ func verifyRoutes() error {
 	}
 	var errs []error
 	for _, r := range routes {
-		if r.Dst == nil || !internalLink.Contains(links.AddrOf(r.Dst.IP)) || r.Dst.IP.IsUnspecified() {
+		if r.Dst == nil || !InternalLink.Contains(links.AddrOf(r.Dst.IP)) || r.Dst.IP.IsUnspecified() {
 			errs = append(errs, fmt.Errorf("route to %v", r.Dst))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// verifyEgress runs in the proxy's namespace.
-func (n *Network) verifyEgress(agent netlink.Link) error {
-	if agent == nil {
-		return errors.New("no link of the agent to follow")
-	}
-	egress, err := netlink.LinkByName(linkName)
+// verifyEgress reads the proxy's namespace.
+func (n *Network) verifyEgress() error {
+	agent, err := n.agentLink()
 	if err != nil {
-		return fmt.Errorf("find link %s: %w", linkName, err)
+		return err
 	}
+	return n.reading("egress", n.egress, func() error {
+		egress, err := netlink.LinkByName(linkName)
+		if err != nil {
+			return fmt.Errorf("find link %s: %w", linkName, err)
+		}
+		internal, err := otherEnd(agent)
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			verifyLinks(linkName, internal.Attrs().Name),
+			verifyAddrs("lo", "127.0.0.1/8"),
+			n.verifyInternalAddr(internal),
+			n.verifyEgressAddr(egress),
+			verifySysctls("net/ipv4/conf/all/arp_ignore", "net/ipv4/conf/all/rp_filter"),
+		)
+	})()
+}
+
+// otherEnd runs in the egress namespace.
+func otherEnd(agent netlink.Link) (netlink.Link, error) {
 	internal, err := netlink.LinkByIndex(agent.Attrs().ParentIndex)
 	if err != nil {
-		return fmt.Errorf("the other end of the agent's link: %w", err)
+		return nil, fmt.Errorf("the other end of the agent's link: %w", err)
 	}
 	name := internal.Attrs().Name
 	if name == linkName || internal.Attrs().ParentIndex != agent.Attrs().Index {
-		return fmt.Errorf("the agent's link does not end at %s", name)
+		return nil, fmt.Errorf("the agent's link does not end at %s", name)
 	}
-	sysctls := verifySysctls("net/ipv4/conf/all/arp_ignore", "net/ipv4/conf/all/rp_filter")
-	return errors.Join(
-		verifyLinks(egress, internal),
-		verifyAddrs("lo", "127.0.0.1/8"),
-		n.verifyInternalAddr(internal),
-		n.verifyEgressAddr(egress),
-		sysctls,
-	)
+	return internal, nil
 }
 
 func (n *Network) verifyInternalAddr(internal netlink.Link) error {
@@ -148,18 +196,12 @@ func (n *Network) verifyEgressAddr(egress netlink.Link) error {
 }
 
 // verifyLinks wants loopback, these, and no other.
-func verifyLinks(these ...netlink.Link) error {
-	want := []string{"lo"}
-	for _, l := range these {
-		if l != nil {
-			want = append(want, l.Attrs().Name)
-		}
-	}
+func verifyLinks(names ...string) error {
 	has, err := links.Names()
 	if err != nil {
 		return err
 	}
-	slices.Sort(want)
+	want := slices.Sorted(slices.Values(append(names, "lo")))
 	if got := slices.Sorted(maps.Values(has)); !slices.Equal(got, want) {
 		return fmt.Errorf("the links are %v, not %v", got, want)
 	}
@@ -181,11 +223,12 @@ func verifyAddrs(name string, want ...string) error {
 	return nil
 }
 
-// verifySysctls reads what both namespaces have, and more keys, as hardening
-// has set them.
-func verifySysctls(more ...string) error {
+var ipv6Off = []string{"net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"}
+
+// verifySysctls reads keys that hardening has set.
+func verifySysctls(keys ...string) error {
 	var errs []error
-	for _, key := range append(more, sysctl.Forward, "net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6") {
+	for _, key := range keys {
 		got, err := sysctl.Get(key)
 		switch {
 		case os.IsNotExist(err) && strings.HasPrefix(key, "net/ipv6"):

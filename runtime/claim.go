@@ -198,5 +198,5 @@ func (b *Bottle) writeFiles() error {
 		}
 	}
 	// The engine's user reads its configuration through the bind mount.
-	return os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755)
+	return errors.Join(b.writeSeal(), os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755))
 }

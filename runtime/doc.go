@@ -16,7 +16,8 @@
 //     for its health from inside the egress namespace, while carboy-init in the
 //     agent's container gets its files, the bottle's certificate authority first,
 //     and drops its capabilities.
-//  6. what was wired is verified. Only now the agent's command starts.
+//  6. what is in force is read back, by the probes of package verify; with a
+//     gate, ways out are tried, too. Only now the agent's command starts.
 //
 // Tear-down (Host.reap) finds everything by the lease and deletes the lease
 // last. A failed bring-up, the normal end, `rm` and `gc` all call it. What the

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime/bottlespec"
@@ -97,14 +98,23 @@ func (l PlanLimits) inForce() []limit {
 	return limits
 }
 
-// checkLimits reads back what is in force for the agent, and that its first
+// check reads back what is in force for the agent, and that its first
 // process is under it: a runtime may take a specification and not apply it.
-func (b *Bottle) checkLimits() error {
+func (l PlanLimits) check(group string, pid int) error {
 	var errs []error
-	for _, l := range b.plan.Limits.inForce() {
-		errs = append(errs, b.checkLimit(l))
+	for _, one := range l.inForce() {
+		errs = append(errs, one.check(group, pid))
 	}
 	return errors.Join(errs...)
+}
+
+// words are the limits as they are in force.
+func (l PlanLimits) words() string {
+	text := fmt.Sprintf("memory %s, %d processes", units.BytesSize(float64(l.Memory)), l.Pids)
+	if l.CPUs > 0 {
+		text += fmt.Sprintf(", %v CPUs", l.CPUs)
+	}
+	return text
 }
 
 // readGroup reads a file of a control group, where it has one name in version 1's
@@ -119,8 +129,8 @@ func readGroup(controller, group, file1, file2 string) (text []byte, file string
 	return text, file, 2, err
 }
 
-func (b *Bottle) checkLimit(l limit) error {
-	text, file, version, err := readGroup(l.controller, b.cgroup(b.agentID()), l.file1, l.file2)
+func (l limit) check(group string, pid int) error {
+	text, file, version, err := readGroup(l.controller, group, l.file1, l.file2)
 	if err != nil {
 		return fmt.Errorf("%s limit: %w", l.controller, err)
 	}
@@ -135,7 +145,7 @@ func (b *Bottle) checkLimit(l limit) error {
 	if err != nil {
 		return fmt.Errorf("%s limit: %w", l.controller, err)
 	}
-	if !slices.Contains(strings.Fields(string(members)), strconv.Itoa(int(b.agent.task.Pid()))) {
+	if !slices.Contains(strings.Fields(string(members)), strconv.Itoa(pid)) {
 		return fmt.Errorf("the agent's container is not under its %s limit", l.controller)
 	}
 	return nil

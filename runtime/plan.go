@@ -51,6 +51,7 @@ type Request struct {
 	Disk        string
 	Workspace   WorkspacePlan // no directory, no workspace
 	Mounts      []string      // SOURCE:TARGET, with :rw where the agent may write
+	Gate        bool          // the agent starts when every probe has passed
 	TTY         bool
 	Stdin       bool
 
@@ -92,6 +93,7 @@ type Plan struct {
 	Limits    PlanLimits     `json:"limits"`
 	Workspace *WorkspacePlan `json:"workspace,omitempty"`
 	Mounts    []MountPlan    `json:"mounts,omitempty"`
+	Gate      bool           `json:"gate"`
 	TTY       bool           `json:"tty"`
 	Stdin     bool           `json:"stdin"`
 	Git       *provision.Git `json:"git,omitempty"`
@@ -143,6 +145,7 @@ func NewPlan(r Request) (*Plan, error) {
 		User:    cmp.Or(r.User, b.User),
 		Workdir: cmp.Or(r.Workdir, b.Workdir),
 		Runtime: cmp.Or(r.Runtime, b.Runtime, "auto"),
+		Gate:    r.Gate || b.Gate,
 		TTY:     r.TTY, Stdin: r.Stdin,
 		Command: r.Command,
 	}

@@ -38,7 +38,7 @@ func (b *Bottle) followResolvers(ctx context.Context) error {
 		return err
 	}
 	b.resolvers = now
-	return nil
+	return b.writeSeal()
 }
 
 func resolvConf(servers []netip.Addr) []byte {

@@ -85,7 +85,7 @@ func (h *Host) Up(ctx context.Context, p *Plan, o UpOptions) (_ *Bottle, err err
 		return nil, err
 	}
 	if err := b.verify(ctx); err != nil {
-		return nil, fmt.Errorf("seal not proved, the agent was not started: %w", err)
+		return nil, fmt.Errorf("seal not proved, the agent was not started:\n%w", err)
 	}
 	return b, nil
 }

@@ -368,7 +368,7 @@ func TestOperatorNetwork(t *testing.T) {
 		setForwarding(t, "1") // the operator's business then
 		defer setForwarding(t, "0")
 		network := []string{"--egress-network", "corp", "--cni-conf-dir", dir, "--allow", "allowed.test"}
-		out := r.mustRun(t, append(bottle(network...), "--", "probe", "http", "http://allowed.test/", "http://denied.test/")...)
+		out := r.mustRun(t, append(bottle(network...), "--gate", "--", "probe", "http", "http://allowed.test/", "http://denied.test/")...)
 		if got := attempts(t, out); len(got) != 2 || !got[0].OK || got[1].OK {
 			t.Errorf("%v", got)
 		}

@@ -81,7 +81,7 @@ func open(tunnel *os.File, target string) (io.Reader, error) {
 	if !accepts(status) {
 		_ = tunnel.SetDeadline(time.Now().Add(explainTime)) // as it could be set before
 		reason, _ := io.ReadAll(io.LimitReader(answer, min(length, longestWhy)))
-		return nil, fmt.Errorf("the proxy refuses: %q %q", status, bytes.TrimSpace(reason))
+		return nil, &refusal{status, string(bytes.TrimSpace(reason))}
 	}
 	return answer, tunnel.SetDeadline(time.Time{})
 }
@@ -107,6 +107,11 @@ func readHead(r *bufio.Reader) (status string, length int64, err error) {
 	}
 	return status, length, err
 }
+
+// refusal is what a proxy says instead of opening a tunnel.
+type refusal struct{ status, reason string }
+
+func (r *refusal) Error() string { return fmt.Sprintf("the proxy refuses: %q %q", r.status, r.reason) }
 
 func readLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadSlice('\n')

@@ -6,7 +6,8 @@
 // It is not an init system, and takes nothing from the image: no argument, no
 // environment, no file but the user database.
 //
-// `carboy-init connect` is no first process but a way through the proxy for ssh.
+// `carboy-init connect` is no first process but a way through the proxy for ssh,
+// and `carboy-init verify` tries what an agent must not be able to do.
 package main
 
 import (
@@ -29,8 +30,11 @@ func main() {
 		return // a runtime that got this far can start a sandbox
 	}
 	work := run
-	if len(os.Args) > 1 && os.Args[1] == "connect" {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "connect":
 		work = func() error { return connect(os.Args[2:], os.Stdin, os.Stdout) }
+	case len(os.Args) == 2 && os.Args[1] == "verify":
+		work = func() error { return verify(os.Stdin, os.Stdout) }
 	}
 	if err := work(); err != nil {
 		fmt.Fprintln(os.Stderr, "carboy-init:", err)

@@ -142,6 +142,9 @@ func (s Shared) resolvers() ([]netip.Addr, error) {
 	return all, nil
 }
 
+// Range is that of the bottles that are up.
+func (s Shared) Range() (netip.Prefix, error) { return s.readRange() }
+
 func (s Shared) readRange() (netip.Prefix, error) {
 	b, err := os.ReadFile(s.rangeFile())
 	if err != nil {

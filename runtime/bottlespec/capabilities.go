@@ -50,6 +50,28 @@ func RootCapabilityNumbers() []int {
 	return numbers
 }
 
+// Capabilities are what the specification gives to the agent's container.
+func Capabilities(root bool) []string {
+	if root {
+		return union(initCapabilities, RootCapabilities)
+	}
+	return initCapabilities
+}
+
+// SealedCapabilities are the most that any process of the agent's container has
+// once carboy-init is sealed, and the most that it can ever get, as bits.
+func SealedCapabilities(root bool) (has, bounding uint64) {
+	for _, c := range []capability.Cap{capability.CAP_CHOWN, capability.CAP_KILL, capability.CAP_SETGID, capability.CAP_SETUID} {
+		has |= 1 << c // carboy-init's own
+	}
+	if root {
+		for _, n := range RootCapabilityNumbers() {
+			bounding |= 1 << n
+		}
+	}
+	return has | bounding, bounding
+}
+
 func withCapabilities(caps []string) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
 		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}

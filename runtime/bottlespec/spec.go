@@ -64,10 +64,6 @@ type Bind struct {
 
 // Opts makes the agent's specification.
 func (a Agent) Opts() oci.SpecOpts {
-	caps := initCapabilities
-	if a.Root {
-		caps = union(caps, RootCapabilities)
-	}
 	var mounts []specs.Mount
 	for _, b := range a.Workspace {
 		m := readOnly(b.Source, b.Target)
@@ -76,7 +72,7 @@ func (a Agent) Opts() oci.SpecOpts {
 		}
 		mounts = append(mounts, m)
 	}
-	return oci.Compose(a.opts(), oci.WithMounts(mounts), withCapabilities(caps), seccomp.WithDefaultProfile(), withLSM())
+	return oci.Compose(a.opts(), oci.WithMounts(mounts), withCapabilities(Capabilities(a.Root)), seccomp.WithDefaultProfile(), withLSM())
 }
 
 // Opts makes the proxy's specification: a read-only root, and /tmp and /run in

@@ -38,6 +38,7 @@ type Bottle struct {
 	Image     string            `yaml:"image" form:"image" doc:"Image of the agent."`
 	User      string            `yaml:"user" doc:"User in the image, by name or number, with an optional :group."`
 	Workdir   string            `yaml:"workdir" form:"directory" doc:"Working directory in the image."`
+	Gate      bool              `yaml:"gate" doc:"The agent starts only when every probe of carboy verify has passed."`
 	Runtime   string            `yaml:"runtime" enum:"auto|runc|runsc" doc:"Container runtime."`
 	Env       map[string]string `yaml:"env" keys:"variable" values:"value" doc:"Environment: a value as it is, ${NAME} from the caller's, ?TEXT asked on the terminal, or credential:NAME from systemd."`
 	Secrets   map[string]string `yaml:"secrets" keys:"file" values:"reference" doc:"Files in /run/secrets: ${NAME}, ?TEXT or credential:NAME, as in env."`

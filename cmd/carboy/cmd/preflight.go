@@ -105,6 +105,9 @@ func (r rows) grants(p *runtime.Plan) {
 		r.add("ssh", sshText(h))
 	}
 	r.add("limits", limitsText(p.Limits))
+	if p.Gate {
+		r.add("gate", "starts when every probe has passed")
+	}
 }
 
 func agentText(name, source string, project bool) string {

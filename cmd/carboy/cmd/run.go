@@ -115,6 +115,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.restart, "restart", "no", "start a command that fails again: no, on-failure or on-failure:TIMES")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end a command that takes longer, as 2h, with status 124")
 	fl.DurationVar(&f.idle, "idle-timeout", 0, "end a command that neither says nor transfers anything for that long, with status 124")
+	fl.BoolVar(&f.Gate, "gate", false, "start the agent only when every probe of carboy verify has passed")
 	fl.BoolVarP(&f.yes, "yes", "y", false, "do not ask before the start")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan and touch nothing")
 	fl.StringVar(&f.format, "format", "text", "of --dry-run: text or json")
