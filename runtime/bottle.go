@@ -47,7 +47,7 @@ type Bottle struct {
 
 	engineProcess *initproto.Process
 	proxyLog      *proxyLog
-	audit         *audit.Log // nil where nothing is lent
+	audit         *audit.Log // nil before begin
 	command       initproto.Spec
 	root          bool              // the agent was asked to be root
 	guards        []bottlespec.Bind // on top of a live workspace
@@ -278,12 +278,9 @@ func (b *Bottle) Down(ctx context.Context) error {
 	}
 	b.agent.close()
 	b.proxy.close()
-	err := errors.Join(b.rejoin(), b.host.reap(ctx, b.Record, b.lock, b.network))
+	err := errors.Join(b.endAudit(), b.rejoin(), b.host.reap(ctx, b.Record, b.lock, b.network))
 	if b.proxyLog != nil {
 		err = errors.Join(err, b.proxyLog.Close())
-	}
-	if b.audit != nil {
-		err = errors.Join(err, b.audit.Close())
 	}
 	return err
 }

@@ -24,7 +24,7 @@ func arguments(s *settings) map[string]cobra.CompletionFunc {
 		"run": inOrder(agent), "info": inOrder(agent), "edit": inOrder(agent), "init": inOrder(),
 		"attach": inOrder(run), "exec": inOrder(run), "top": inOrder(run), "inspect": inOrder(live),
 		"stop": every(run), "kill": every(run), "stats": every(run), "rm": every(known), "wait": every(known),
-		"logs": inOrder(known), "diff": inOrder(known), "apply": inOrder(known, directories),
+		"logs": inOrder(known), "audit show": inOrder(known), "audit verify": inOrder(known), "diff": inOrder(known), "apply": inOrder(known, directories),
 		"cp": inOrder(orPath(known), orPath(known)), "commit": inOrder(run, img),
 		"pull": inOrder(img), "image rm": every(img), "image export": every(img), "image import": inOrder(files),
 		"build": inOrder(directories), "validate": files, "import": inOrder(files),
