@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"carboy/runtime/audit"
+	"carboy/runtime/egress"
 )
 
 // Events of a bottle's record that are its supervisor's.
@@ -54,11 +56,27 @@ func (h History) ReadAudit(emit func(audit.Event)) (audit.Head, error) {
 }
 
 // VerifyAudit reads a bottle's record and compares it with how far it went when
-// the bottle ended, where that is known.
-func (h History) VerifyAudit() (audit.Head, error) {
-	head, err := h.ReadAudit(func(audit.Event) {})
-	if err != nil || h.Audit == nil {
-		return head, err
+// the bottle ended, or goes by what its supervisor says. Not complete is where
+// nobody knows that.
+func (h *Host) VerifyAudit(ctx context.Context, about History) (head audit.Head, complete bool, err error) {
+	for h.Lives(about.Instance) {
+		before, err := h.Steer(ctx, about.Name, egress.Request{Do: egress.Show})
+		if err != nil {
+			break // it comes up or goes down, or is of an older carboy
+		}
+		head, wrong := about.ReadAudit(func(audit.Event) {})
+		after, err := h.Steer(ctx, about.Name, egress.Request{Do: egress.Show})
+		if err == nil && before.Audit != after.Audit {
+			continue // it was added to meanwhile
+		}
+		if wrong == nil {
+			wrong = head.Compare(before.Audit)
+		}
+		return head, true, wrong
 	}
-	return head, head.Compare(*h.Audit)
+	head, err = about.ReadAudit(func(audit.Event) {})
+	if err != nil || about.Audit == nil {
+		return head, false, err
+	}
+	return head, true, head.Compare(*about.Audit)
 }

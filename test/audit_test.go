@@ -15,6 +15,7 @@ import (
 type verified struct {
 	Name, Error string
 	Entries     int
+	Complete    bool
 }
 
 func (r *rig) verifyAudit(t *testing.T, args ...string) (code int, all []verified) {

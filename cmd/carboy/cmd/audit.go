@@ -89,7 +89,8 @@ type auditView struct {
 	Instance string    `json:"instance"`
 	Started  time.Time `json:"started"`
 	audit.Head
-	Error string `json:"error,omitempty"` // what is wrong first
+	Complete bool   `json:"complete"`        // it is known that nothing was cut off
+	Error    string `json:"error,omitempty"` // what is wrong first
 }
 
 func newAuditVerify(s *settings) *cobra.Command {
@@ -118,7 +119,7 @@ hash that is printed elsewhere.`,
 				}
 				var views []auditView
 				for _, about := range records {
-					views = append(views, verifyAudit(about))
+					views = append(views, verifyAudit(ctx, h, about))
 				}
 				return errors.Join(out.print(c.OutOrStdout(), views), wrongStatus(views))
 			})
@@ -138,13 +139,24 @@ func audited(h *runtime.Host, names []string) ([]runtime.History, error) {
 	return []runtime.History{about}, err
 }
 
-func verifyAudit(about runtime.History) auditView {
+func verifyAudit(ctx context.Context, h *runtime.Host, about runtime.History) auditView {
 	v := auditView{Name: about.Name, Instance: about.Instance, Started: about.Started}
-	head, err := about.VerifyAudit()
-	if v.Head = head; err != nil {
+	var err error
+	if v.Head, v.Complete, err = h.VerifyAudit(ctx, about); err != nil {
 		v.Error = words(err)
 	}
 	return v
+}
+
+func (v auditView) found() string {
+	switch {
+	case v.Error != "":
+		return v.Error
+	case v.Complete:
+		return "whole"
+	default:
+		return "whole, unless its end was cut off"
+	}
 }
 
 func wrongStatus(views []auditView) error {
@@ -160,7 +172,7 @@ func auditViewTable() *table[auditView] {
 	return &table[auditView]{
 		head: []string{"NAME", "INSTANCE", "ENTRIES", "HASH OF THE LAST", "FOUND"},
 		cells: func(v auditView) []string {
-			return []string{v.Name, v.Instance, strconv.Itoa(v.Entries), v.Hash, cmp.Or(v.Error, "whole")}
+			return []string{v.Name, v.Instance, strconv.Itoa(v.Entries), v.Hash, v.found()}
 		},
 		name:  func(v auditView) string { return v.Instance },
 		quiet: "print instances only",

@@ -158,7 +158,7 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		return fmt.Errorf("%w; see `%s --help`: %w", err, c.CommandPath(), errdefs.ErrInvalidArgument)
 	})
 	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newAttach(settings),
-		newLogs(settings), newAudit(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
+		newLogs(settings), newAudit(settings), newEgress(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
 		newApply(settings), newCp(settings), newCommit(settings), newTop(settings), newStats(settings), newGC(settings), newWorkspace(settings),
 		newBuild(settings), newImage(settings), newPull(settings), newAgents(), newInfo(), newInit(), newEdit(),
 		newValidate(), newSchema(), newImport(), newConfig(settings), newGenerate(), newDoctor(settings), newLogin(), newLogout(), newVersion())
