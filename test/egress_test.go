@@ -2,6 +2,7 @@ package test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"carboy/runtime/audit"
 	"carboy/runtime/egress"
+	"carboy/runtime/proxy"
 )
 
 // steered is a bottle whose policy is changed while it runs.
@@ -29,7 +31,7 @@ func TestEgress(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			flags := append(engineFlags(engine), "--allow", "allowed.test", "--allow", "tcp:allowed.test:8443")
 			s := &steered{r.start(t, flags...), engine}
-			pid := s.enginePID(t)
+			pid, followed := s.enginePID(t), s.follow(t)
 			s.checkAllow(t)
 			s.checkDeny(t)
 			s.checkPause(t)
@@ -40,6 +42,7 @@ func TestEgress(t *testing.T) {
 			s.checkRefused(t)
 			s.checkRecord(t)
 			s.stop(t)
+			s.checkLog(t, followed())
 		})
 	}
 }
@@ -156,6 +159,7 @@ func (s *steered) checkAllow(t *testing.T) {
 	if s.gets(t, "denied.test") || !s.gets(t, "allowed.test") {
 		t.Fatal("control")
 	}
+	s.exec(t, "sh", "-c", `printf 'CONNECT \033[2J*.evil.test:443 HTTP/1.1\r\nHost: x\r\n\r\n' | nc 10.66.0.1 8888; printf 'CONNECT 93.184.216.35:443 HTTP/1.1\r\nHost: x\r\n\r\n' | nc 10.66.0.1 8888`)
 	s.steer(t, "allow", "denied.test", "tcp:denied.test:8443", "tcp:evil.test:22")
 	if !s.gets(t, "denied.test") {
 		t.Error("what was allowed is not reached")
@@ -245,6 +249,57 @@ func (s *steered) checkRefused(t *testing.T) {
 	}
 	if o := s.rig.run(t, "egress", "pause", "nobody"); o.code != 1 {
 		t.Errorf("no bottle: %v", o)
+	}
+}
+
+// follow reads what is decided while the bottle lives.
+func (s *steered) follow(t *testing.T) (all func() string) {
+	t.Helper()
+	c := s.rig.command(t, "egress", "log", "-f", "--json", s.name)
+	var out, stderr bytes.Buffer
+	c.Stdout, c.Stderr = &out, &stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() string {
+		if err := c.Wait(); err != nil {
+			t.Errorf("egress log -f: %v\n%s", err, &stderr)
+		}
+		return out.String()
+	}
+}
+
+// checkLog reads it after the end.
+func (s *steered) checkLog(t *testing.T, followed string) {
+	t.Helper()
+	all := s.rig.mustRun(t, "egress", "log", "--json", s.name)
+	if all != followed {
+		t.Errorf("followed it is\n%s\nand now\n%s", followed, all)
+	}
+	seen := map[string]int{}
+	for line := range strings.Lines(all) {
+		var d proxy.Decision
+		if err := json.Unmarshal([]byte(line), &d); err != nil || d.Bottle != s.name || d.Time.IsZero() {
+			t.Fatalf("%s: %v", line, err)
+		}
+		seen[fmt.Sprintf("%s %s:%d", d.Verdict, d.Host, d.Port)]++
+		if d.Verdict == proxy.Closed && d.Host == "allowed.test" && d.Bytes == 0 {
+			t.Errorf("a tunnel without bytes: %s", line)
+		}
+	}
+	for _, want := range []string{"allow allowed.test:80", "deny denied.test:80", "allow denied.test:80", "allow denied.test:8443", "close denied.test:8443", "deny denied.test:8443", "close allowed.test:8443"} {
+		if seen[want] == 0 {
+			t.Errorf("no %s in\n%s", want, all)
+		}
+	}
+	for line := range strings.Lines(s.rig.mustRun(t, "egress", "log", "--denied", s.name)) {
+		if fields := strings.Fields(line); len(fields) < 7 || fields[1] != s.name || fields[2] != "deny" {
+			t.Errorf("%q", line)
+		}
+	}
+	lines := s.rig.mustRun(t, "egress", "suggest", s.name)
+	if !strings.HasPrefix(lines, "egress:\n  allow:\n    - denied.test # refused ") || strings.Contains(lines, "allowed.test") || strings.ContainsAny(lines, "\x1b*\"") {
+		t.Errorf("suggested:\n%s", lines)
 	}
 }
 

@@ -32,6 +32,7 @@ type Engine struct {
 	// EndsTunnels says that it ends by itself what a new policy does not allow.
 	EndsTunnels bool
 
+	decided func(line []byte) (Decision, bool)
 	config  string // the file of its directory that it follows
 	reloads func(from, to Config) bool
 	args    func(listen netip.AddrPort) []string
@@ -95,7 +96,7 @@ func allowlist() Engine {
 		Name: Allowlist,
 		Path: "/carboy-egress",
 
-		EndsTunnels: true, config: policy.File,
+		EndsTunnels: true, decided: allowlistDecision, config: policy.File,
 		args: func(listen netip.AddrPort) []string {
 			return []string{"--listen", listen.String(), "--config", bottlespec.ConfigDir, "--build", version.Build}
 		},

@@ -37,7 +37,7 @@ func pipelock() Engine {
 		Name: Pipelock,
 		Path: "/pipelock",
 
-		config: pipelockFile, reloads: pipelockReloads,
+		decided: pipelockDecision, config: pipelockFile, reloads: pipelockReloads,
 		// It holds whole messages: what it has freed must be free before its
 		// container's limit is reached.
 		Env: []string{"HOME=/tmp", "PIPELOCK_HOME=/tmp/.pipelock", "GOMEMLIMIT=384MiB"},

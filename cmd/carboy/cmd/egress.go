@@ -29,7 +29,7 @@ pipelock every open connection of the bottle ends, also those to other hosts.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newEgressShow(s),
+	c.AddCommand(newEgressShow(s), newEgressLog(s), newEgressSuggest(s),
 		newEgressChange(s, egress.Allow, "Allow a running bottle more hosts", `
 Hosts are written as in --allow: example.com, *.example.com, with :PORT, or
 tcp:HOST:PORT. Their TLS passes through, but for hosts whose was opened at the start.`),

@@ -25,7 +25,7 @@ func arguments(s *settings) map[string]cobra.CompletionFunc {
 		"attach": inOrder(run), "exec": inOrder(run), "top": inOrder(run), "inspect": inOrder(live),
 		"stop": every(run), "kill": every(run), "stats": every(run), "rm": every(known), "wait": every(known),
 		"logs": inOrder(known), "audit show": inOrder(known), "audit verify": inOrder(known),
-		"egress show": inOrder(run), "egress allow": inOrder(run), "egress deny": inOrder(run), "egress pause": inOrder(run), "egress resume": inOrder(run), "diff": inOrder(known), "apply": inOrder(known, directories),
+		"egress show": inOrder(run), "egress log": inOrder(known), "egress suggest": inOrder(known), "egress allow": inOrder(run), "egress deny": inOrder(run), "egress pause": inOrder(run), "egress resume": inOrder(run), "diff": inOrder(known), "apply": inOrder(known, directories),
 		"cp": inOrder(orPath(known), orPath(known)), "commit": inOrder(run, img),
 		"pull": inOrder(img), "image rm": every(img), "image export": every(img), "image import": inOrder(files),
 		"build": inOrder(directories), "validate": files, "import": inOrder(files),

@@ -83,9 +83,20 @@ func (p Policy) Decide(host string, port uint16) (rule string, err error) {
 		}
 	}
 	if slices.ContainsFunc(p.Allow, func(a Pattern) bool { return a.matchHost(host) }) {
-		return "", fmt.Errorf("port %d of %s is not allowed", port, host)
+		return "", errors.New(portNotAllowed(host, port))
 	}
-	return "", fmt.Errorf("host %s is not allowed", host)
+	return "", errors.New(hostNotAllowed(host))
+}
+
+func hostNotAllowed(host string) string { return fmt.Sprintf("host %s is not allowed", host) }
+func portNotAllowed(host string, port uint16) string {
+	return fmt.Sprintf("port %d of %s is not allowed", port, host)
+}
+
+// WantsRule says of a Decision's reason that it was refused because no pattern
+// allows it.
+func WantsRule(d Decision) bool {
+	return d.Verdict == Deny && (d.Reason == hostNotAllowed(d.Host) || d.Reason == portNotAllowed(d.Host, d.Port))
 }
 
 // Plain says whether a port of a normalised host was declared, with tcp:, to
