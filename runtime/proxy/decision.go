@@ -56,11 +56,11 @@ func allowlistDecision(line []byte) (Decision, bool) {
 		Time: l.Time, Host: l.Host, Port: l.Port, Method: l.Method, Verdict: l.Verdict, Rule: l.Rule,
 		Bytes: l.Up + l.Down, Reason: l.Reason, WantsRule: policy.WantsRule(l),
 	}
-	switch {
-	case l.Event == policy.EventClose:
+	switch l.Event {
+	case policy.EventClose:
 		d.Verdict = Closed
 		return d, true
-	case l.Event == policy.EventDecision:
+	case policy.EventDecision:
 		if l.Verdict != policy.Allow {
 			d.Verdict = policy.Deny
 		}
