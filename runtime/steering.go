@@ -83,7 +83,7 @@ func (b *Bottle) change(ctx context.Context, r egress.Request) error {
 	if err := b.putInForce(ctx, next); err != nil {
 		return errors.Join(err, record(audit.Fail, err))
 	}
-	return record(audit.Allow, nil)
+	return record(audit.Done, nil)
 }
 
 // putInForce changes the policy, or leaves the one before.

@@ -298,7 +298,7 @@ func (s *steered) checkLog(t *testing.T, followed string) {
 		}
 	}
 	lines := s.rig.mustRun(t, "egress", "suggest", s.name)
-	if !strings.HasPrefix(lines, "egress:\n  allow:\n    - denied.test # refused ") || strings.Contains(lines, "allowed.test") || strings.ContainsAny(lines, "\x1b*\"") {
+	if !strings.HasPrefix(lines, "egress:\n  allow:\n    - denied.test # refused: ") || strings.Contains(lines, "allowed.test") || strings.ContainsAny(lines, "\x1b*\"") {
 		t.Errorf("suggested:\n%s", lines)
 	}
 }
@@ -320,10 +320,10 @@ func (s *steered) checkRecord(t *testing.T) {
 	}
 	want := []string{
 		"start  allowed.test tcp:allowed.test:8443",
-		"egress-allow begin denied.test tcp:denied.test:8443 tcp:evil.test:22", "egress-allow allow denied.test tcp:denied.test:8443 tcp:evil.test:22",
-		"egress-deny begin denied.test", "egress-deny allow denied.test",
-		"egress-pause begin ", "egress-pause allow ", "egress-resume begin ", "egress-resume allow ",
-		"egress-pause begin ", "egress-pause allow ", "egress-resume begin ", "egress-resume allow ",
+		"egress-allow begin denied.test tcp:denied.test:8443 tcp:evil.test:22", "egress-allow done denied.test tcp:denied.test:8443 tcp:evil.test:22",
+		"egress-deny begin denied.test", "egress-deny done denied.test",
+		"egress-pause begin ", "egress-pause done ", "egress-resume begin ", "egress-resume done ",
+		"egress-pause begin ", "egress-pause done ", "egress-resume begin ", "egress-resume done ",
 		"egress-deny deny unknown.test", "egress-allow deny *", "egress-allow deny https://denied.test/", "egress-deny deny allowed.test:443",
 	}
 	if !slices.Equal(said, want) {

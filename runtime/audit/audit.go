@@ -26,7 +26,8 @@ const (
 	Allow = "allow"
 	Deny  = "deny"
 	Fail  = "fail"
-	Begin = "begin" // what it is about comes now
+	Begin = "begin" // what was asked for is done now
+	Done  = "done"
 )
 
 // Event is one thing that was asked for. Text in it that a bottle chose has been

@@ -76,7 +76,7 @@ func (r *Refused) Manifest() string {
 		if pattern[0] < 'a' || pattern[0] > 'z' {
 			shown = strconv.Quote(pattern) // 1.e5 would be a number
 		}
-		fmt.Fprintf(&b, "    - %s # refused %d times\n", shown, r.times[pattern])
+		fmt.Fprintf(&b, "    - %s # refused: %d\n", shown, r.times[pattern])
 	}
 	if r.more {
 		b.WriteString("    # and more\n")

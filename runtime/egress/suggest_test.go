@@ -34,11 +34,11 @@ func TestSuggest(t *testing.T) {
 	}
 	want := `egress:
   allow:
-    - "1.e5" # refused 1 times
-    - a.test # refused 2 times
-    - a.test:8443 # refused 1 times
-    - b.test # refused 1 times
-    - tcp:git.test:22 # refused 1 times
+    - "1.e5" # refused: 1
+    - a.test # refused: 2
+    - a.test:8443 # refused: 1
+    - b.test # refused: 1
+    - tcp:git.test:22 # refused: 1
 `
 	if got := r.Manifest(); got != want {
 		t.Errorf("%s", got)

@@ -69,7 +69,7 @@ func auditWho(w *audit.Who) string {
 	if w == nil {
 		return "-"
 	}
-	return cmp.Or(plain(w.Name), strconv.Itoa(w.UID))
+	return cmp.Or(plain(w.Name), userName(w.UID))
 }
 
 func auditAbout(e audit.Event) string {

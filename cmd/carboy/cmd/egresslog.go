@@ -28,7 +28,8 @@ verdict, method, host and port, rule, bytes both ways, and why. A tunnel has a l
 when it opens and one, close, when it ends. What an agent chose is a valid host name
 or quoted.
 
-pipelock does not log which rule allows, nor requests inside of TLS that it opens and
+The allowlist engine counts the bytes of tunnels only. pipelock does not log which
+rule allows, nor requests inside of TLS that it opens and
 lets pass, nor the hosts that a paused bottle asks for.`,
 		Args: exactlyOne("a bottle"),
 		RunE: func(c *cobra.Command, args []string) error {
