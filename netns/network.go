@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
@@ -68,6 +69,8 @@ type Network struct {
 	record   Record
 	isolated *os.File
 	egress   *os.File
+
+	ruling sync.Mutex // of Resolvers and Ports, and the filter that they make
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9]{1,32}$`)

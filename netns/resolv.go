@@ -40,19 +40,35 @@ func resolvers(path, behindStub string) ([]netip.Addr, error) {
 
 // SetResolvers lets the proxy ask others for names, from now on.
 func (n *Network) SetResolvers(ctx context.Context, servers []netip.Addr) error {
-	changed := n.Config
-	changed.Resolvers = servers
-	if err := changed.check(); err != nil {
+	err := n.changeRules(func(c *Config) { c.Resolvers = servers })
+	if err != nil {
 		return err
-	}
-	n.Config = changed
-	if err := errors.Join(n.installFilter(), n.verifyFilter()); err != nil {
-		return fmt.Errorf("filter in the egress namespace: %w", err)
 	}
 	if !n.record.Own {
 		return nil
 	}
 	return n.record.shared().SetResolvers(ctx, n.Instance, servers)
+}
+
+// SetPorts lets the proxy connect to other ports, from now on. Connections that
+// are there stay: see EndConnections.
+func (n *Network) SetPorts(ports []uint16) error {
+	return n.changeRules(func(c *Config) { c.Ports = ports })
+}
+
+func (n *Network) changeRules(change func(*Config)) error {
+	n.ruling.Lock()
+	defer n.ruling.Unlock()
+	changed := n.Config
+	change(&changed)
+	if err := changed.check(); err != nil {
+		return err
+	}
+	n.Config = changed
+	if err := errors.Join(n.installFilter(), n.compareFilter()); err != nil {
+		return fmt.Errorf("filter in the egress namespace: %w", err)
+	}
+	return nil
 }
 
 // stubs are systemd-resolved's addresses.

@@ -242,6 +242,12 @@ func verifySysctls(keys ...string) error {
 }
 
 func (n *Network) verifyFilter() error {
+	n.ruling.Lock()
+	defer n.ruling.Unlock()
+	return n.compareFilter()
+}
+
+func (n *Network) compareFilter() error {
 	c, err := nftables.New(nftables.WithNetNSFd(int(n.egress.Fd())))
 	if err != nil {
 		return err

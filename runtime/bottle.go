@@ -6,26 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
-	"gopkg.in/natefinch/lumberjack.v2"
 
 	"carboy/netns"
 	"carboy/runtime/audit"
 	"carboy/runtime/authority"
 	"carboy/runtime/bottlespec"
+	"carboy/runtime/egress"
 	"carboy/runtime/initproto"
 	"carboy/runtime/proxy"
-	"carboy/runtime/veil"
 )
 
 // Bottle is one that this process supervises. It dies with the process.
@@ -45,14 +41,18 @@ type Bottle struct {
 	proxy     *cell
 	agent     *cell
 
-	engineProcess *initproto.Process
+	turn          chan struct{}      // of who starts, ends or changes the engine
+	engineProcess *initproto.Process // in turn
+	live          egress.Live        // in turn
+	sealed        *sealed
 	proxyLog      *proxyLog
-	audit         *audit.Log // nil where nothing is lent
+	audit         *audit.Log // nil before begin
 	command       initproto.Spec
 	root          bool              // the agent was asked to be root
 	guards        []bottlespec.Bind // on top of a live workspace
 	uppers        []string          // directories that take what the agent writes
 	control       net.Listener
+	endControl    context.CancelFunc
 	history       History
 }
 
@@ -69,96 +69,6 @@ func (b *Bottle) leased(ctx context.Context) context.Context {
 	return leases.WithLease(ctx, b.leaseID())
 }
 
-// Bounds of waiting for a proxy's health.
-const (
-	healthTime  = 15 * time.Second
-	healthPause = 3 * time.Millisecond
-)
-
-// startEngine starts the proxy engine and returns when it is healthy.
-func (b *Bottle) startEngine(ctx context.Context) error {
-	defer b.host.Trace.step("proxy health")()
-	b.openProxyLog(ctx)
-	b.noteAuthority()
-	return b.RestartProxy(ctx)
-}
-
-func (b *Bottle) openProxyLog(ctx context.Context) {
-	b.proxyLog = &proxyLog{warn: func(err error) { log.G(ctx).WithError(err).Error("the proxy's log is not complete") },
-		veil: veil.New(unspoken(b.plan.secretValues())),
-		file: lumberjack.Logger{Filename: b.ProxyLog(), MaxSize: proxyLogSize, MaxBackups: 1}}
-}
-
-// RestartProxy starts the engine with the same address and policy, and returns
-// when it is healthy. The one before has ended.
-func (b *Bottle) RestartProxy(ctx context.Context) error {
-	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: b.engineUser(), NotRoot: true}
-	process, err := b.proxy.init.Start(spec, b.proxyLog.engineStreams())
-	if err != nil {
-		return fmt.Errorf("start proxy %s: %w", b.engine.Name, err)
-	}
-	b.engineProcess = process
-	if err := b.awaitHealth(ctx); err != nil {
-		return fmt.Errorf("proxy %s is not healthy: %w%s", b.engine.Name, err, b.lastProxyLines())
-	}
-	return nil
-}
-
-func (b *Bottle) lastProxyLines() string {
-	if b.proxyLog == nil {
-		return ""
-	}
-	select {
-	case <-b.engineProcess.Ended():
-		b.proxyLog.flush()
-	default: // more of its last line may come
-	}
-	lines := b.proxyLog.tail.lines(10)
-	if len(lines) == 0 {
-		return ""
-	}
-	return "\n  its last words:\n    " + strings.Join(lines, "\n    ")
-}
-
-func (b *Bottle) awaitHealth(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, healthTime, fmt.Errorf("no answer within %v", healthTime))
-	defer cancel()
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return b.network.DialProxy(ctx) },
-	}}
-	for {
-		err := b.askHealth(ctx, client)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-b.engineProcess.Ended():
-			exit, err := b.engineProcess.Wait(ctx)
-			return errors.Join(fmt.Errorf("it ended with status %d %s", exit.Status(), exit.Reason), err)
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		case <-time.After(healthPause):
-		}
-	}
-}
-
-func (b *Bottle) askHealth(ctx context.Context, client *http.Client) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.listen().String()+"/health", nil)
-	if err != nil {
-		return err
-	}
-	answer, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("/health answers %s", answer.Status)
-	}
-	return nil
-}
-
 // Start releases the agent's command with the given streams.
 func (b *Bottle) Start(s initproto.Streams, size initproto.Size) (*initproto.Process, error) {
 	defer b.host.Trace.step("agent command")()
@@ -173,10 +83,6 @@ func (b *Bottle) TakesInput() bool { return b.plan.Stdin }
 // Traffic counts bytes between the agent and the proxy, both ways.
 func (b *Bottle) Traffic() (uint64, error) { return b.network.Traffic() }
 
-// ProxyEnded is closed when the proxy has gone: the agent is cut off. It, ProxyEnd
-// and RestartProxy are for one goroutine.
-func (b *Bottle) ProxyEnded() <-chan struct{} { return b.engineProcess.Ended() }
-
 // LogDir holds the bottle's logs, also after its end.
 func (b *Bottle) LogDir() string { return b.host.logDir(b.Record) }
 
@@ -184,18 +90,6 @@ func (b *Bottle) LogDir() string { return b.host.logDir(b.Record) }
 func (b *Bottle) ProxyLog() string { return filepath.Join(b.LogDir(), proxyLogFile) }
 
 func (h *Host) logDir(r Record) string { return filepath.Join(h.LogDir, r.Instance) }
-
-// ProxyEnd says in words how the proxy ended, and writes it to the log.
-func (b *Bottle) ProxyEnd(ctx context.Context) string {
-	last := b.lastProxyLines()
-	exit, err := b.engineProcess.Wait(ctx)
-	how := fmt.Sprintf("status %d", exit.Status())
-	if err != nil {
-		how = err.Error()
-	}
-	b.proxyLog.note("the proxy ended (" + how + "): the agent is cut off")
-	return how + last
-}
 
 // reassertPause is how often the host's part of the wiring is looked at: other
 // tools flush rules, and only the way out depends on ours.
@@ -275,15 +169,14 @@ func Stop(p *initproto.Process, grace time.Duration) error {
 func (b *Bottle) Down(ctx context.Context) error {
 	if b.control != nil {
 		_ = b.control.Close()
+		b.endControl()
+		b.turn <- struct{}{} // a change that is under way gives up
 	}
 	b.agent.close()
 	b.proxy.close()
-	err := errors.Join(b.rejoin(), b.host.reap(ctx, b.Record, b.lock, b.network))
+	err := errors.Join(b.endAudit(), b.rejoin(), b.host.reap(ctx, b.Record, b.lock, b.network))
 	if b.proxyLog != nil {
 		err = errors.Join(err, b.proxyLog.Close())
-	}
-	if b.audit != nil {
-		err = errors.Join(err, b.audit.Close())
 	}
 	return err
 }

@@ -56,7 +56,8 @@ func (h *Host) claim(ctx context.Context, p *Plan, o UpOptions, resolvers []neti
 	if r, err = h.claimName(ctx, p, r); err != nil {
 		return nil, errors.Join(err, own.remove())
 	}
-	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network, resolvers: resolvers, images: i, authority: ca}, nil
+	return &Bottle{Record: r, host: h, plan: p, options: o, lock: own, network: network, resolvers: resolvers, images: i, authority: ca,
+		turn: make(chan struct{}, 1), live: p.live()}, nil
 }
 
 func (h *Host) networkConfig(r Record, p *Plan, resolvers []netip.Addr) netns.Config {
@@ -173,9 +174,9 @@ func freeProxyUser(bottles []Record) (int, error) {
 
 // writeFiles lays out the run directory. Nothing in it is secret.
 func (b *Bottle) writeFiles() error {
-	files, err := b.engine.Files(b.engineConfig())
+	files, err := b.engineFiles(b.live.Now)
 	if err != nil {
-		return fmt.Errorf("render configuration of %s: %w", b.engine.Name, err)
+		return err
 	}
 	hosts := "127.0.0.1 localhost\n" + netns.ProxyAddr.String() + " pipelock proxy\n127.0.0.1 " + b.Name + "\n"
 	text := map[string][]byte{
@@ -198,5 +199,6 @@ func (b *Bottle) writeFiles() error {
 		}
 	}
 	// The engine's user reads its configuration through the bind mount.
-	return errors.Join(b.writeSeal(), os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755))
+	b.sealed = b.newSealed()
+	return errors.Join(b.sealed.set(func(*seal) {}), os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755))
 }

@@ -13,7 +13,8 @@ import (
 	"carboy/runtime/initproto"
 )
 
-// controlSocket is where a supervisor takes commands of `carboy exec`.
+// controlSocket is where a supervisor takes commands of `carboy exec` and requests
+// of `carboy egress`.
 const controlSocket = "ctl.sock"
 
 func (r Record) controlPath() string { return filepath.Join(r.dir(), controlSocket) }
@@ -27,6 +28,7 @@ func (b *Bottle) Serve(ctx context.Context, agent initproto.Agent) error {
 		return fmt.Errorf("open control socket: %w", err)
 	}
 	b.control = l
+	ctx, b.endControl = context.WithCancel(ctx)
 	if err := os.Chmod(b.controlPath(), 0o600); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
@@ -47,7 +49,7 @@ func (b *Bottle) serveControl(ctx context.Context, conn *net.UnixConn, agent ini
 	if cred, err := peerCred(conn); err != nil || cred.Uid != 0 {
 		return
 	}
-	_ = b.agent.init.Relay(ctx, conn, b.complete, agent) // the peer sees its connection end
+	_ = b.agent.init.Relay(ctx, conn, b.complete, agent, b.steer) // the peer sees its connection end
 }
 
 // complete gives a further command what the agent has, where its asker left it

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"carboy/runtime/audit"
 	"carboy/runtime/initproto"
 )
 
@@ -36,6 +37,7 @@ type History struct {
 	Ended time.Time       `json:"ended,omitzero"`
 	Exit  *initproto.Exit `json:"exit,omitempty"`
 	Error string          `json:"error,omitempty"`
+	Audit *audit.Head     `json:"audit,omitempty"`
 
 	LogDir string `json:"-"`
 }
@@ -47,7 +49,10 @@ func (b *Bottle) begin() error {
 		Name: r.Name, Instance: r.Instance, Space: b.host.Namespace, Agent: r.Agent, Image: r.Image, Digest: r.Digest, Runtime: r.Runtime,
 		Proxy: r.Proxy, User: r.User, TTY: b.plan.TTY, Started: time.Now().UTC(),
 	}
-	return b.writeHistory()
+	if err := b.writeHistory(); err != nil {
+		return err
+	}
+	return b.beginAudit()
 }
 
 // Ended records how the agent's command ended.
@@ -91,6 +96,9 @@ func (h *Host) endHistory(r Record) error {
 		return err
 	}
 	about.Ended = time.Now().UTC()
+	if head, err := about.ReadAudit(func(audit.Event) {}); err == nil {
+		about.Audit = &head
+	}
 	return about.write(about.LogDir)
 }
 

@@ -3,9 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 
-	"carboy/runtime/audit"
 	"carboy/runtime/initproto"
 	"carboy/runtime/provision"
 	"carboy/runtime/sshagent"
@@ -32,10 +30,6 @@ func (b *Bottle) sshHosts() (hosts []provision.SSH) {
 func (b *Bottle) lendKeys(ctx context.Context, init *initproto.Client) error {
 	if len(b.plan.SSH) == 0 {
 		return nil
-	}
-	var err error
-	if b.audit, err = audit.Open(filepath.Join(b.LogDir(), audit.File)); err != nil {
-		return err
 	}
 	var grants []sshagent.Grant
 	for i, s := range b.plan.SSH {

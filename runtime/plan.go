@@ -114,7 +114,9 @@ type Plan struct {
 	secretFiles map[string][]byte // by name, in /run/secrets
 	pending     []Secret
 	policy      policy.Policy
-	provision   provision.Agent
+	// interceptAll is for hosts that say nothing themselves.
+	interceptAll bool
+	provision    provision.Agent
 }
 
 // BottlePlan is which manifests say what the agent may do.

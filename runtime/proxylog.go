@@ -26,10 +26,33 @@ type proxyLog struct {
 	streams []*veil.Lines
 	warn    func(error)
 	once    sync.Once
+
+	mu    sync.Mutex
+	heard func(line []byte) // nil: nobody listens
+}
+
+// hear passes lines to f as well, until stop.
+func (l *proxyLog) hear(f func(line []byte)) (stop func()) {
+	set := func(f func(line []byte)) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.heard = f
+	}
+	set(f)
+	return func() { set(nil) }
+}
+
+func (l *proxyLog) tell(line []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.heard != nil {
+		l.heard(line)
+	}
 }
 
 func (l *proxyLog) write(line []byte) {
 	_, _ = l.tail.Write(line) // in memory
+	l.tell(line)
 	if _, err := l.file.Write(line); err != nil {
 		l.once.Do(func() { l.warn(err) })
 	}

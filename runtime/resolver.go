@@ -38,7 +38,7 @@ func (b *Bottle) followResolvers(ctx context.Context) error {
 		return err
 	}
 	b.resolvers = now
-	return b.writeSeal()
+	return b.sealed.set(func(s *seal) { s.Resolvers = now })
 }
 
 func resolvConf(servers []netip.Addr) []byte {

@@ -29,6 +29,7 @@ func (p *Plan) setScanning(r Request, b manifest.Bottle) error {
 	if err != nil {
 		return err
 	}
+	p.interceptAll = b.Egress.TLS == intercept
 	for _, pattern := range p.policy.Allow {
 		if word := words[pattern]; word == intercept || word == "" && b.Egress.TLS == intercept && !pattern.Plain() {
 			p.policy.Intercept = append(p.policy.Intercept, pattern)
@@ -113,8 +114,8 @@ func (b *Bottle) noteAuthority() {
 	}
 }
 
-func (b *Bottle) engineConfig() proxy.Config {
-	return proxy.Config{Policy: b.plan.policy, Listen: b.listen(), DLP: b.plan.DLP, Known: len(b.plan.knownSecrets()) > 0}
+func (b *Bottle) engineConfig(p policy.Policy) proxy.Config {
+	return proxy.Config{Policy: p, Listen: b.listen(), DLP: b.plan.DLP, Known: len(b.plan.knownSecrets()) > 0}
 }
 
 func (b *Bottle) engineSecrets() proxy.Secrets {

@@ -7,6 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
+
+	"carboy/runtime/proxy/policy"
 )
 
 // sealFile is in the run directory, so that others than the supervisor can
@@ -22,16 +25,30 @@ type seal struct {
 	Allowed   string       `json:"allowed,omitempty"` // HOST:PORT of one that is allowed by its full name
 }
 
-func (b *Bottle) seal() seal {
-	return seal{
-		Root: isRoot(b.plan.User), Limits: b.plan.Limits, Ports: b.network.Ports, Resolvers: b.network.Resolvers,
-		Allowed: b.plan.allowed(),
-	}
+// sealed is a seal that is kept in its file.
+type sealed struct {
+	path string
+	mu   sync.Mutex
+	seal seal
 }
 
-// allowed is empty where only wildcards and addresses are, or nothing.
-func (p *Plan) allowed() string {
-	for _, a := range p.policy.Allow {
+func (b *Bottle) newSealed() *sealed {
+	s := &sealed{path: filepath.Join(b.dir(), sealFile), seal: seal{
+		Root: isRoot(b.plan.User), Limits: b.plan.Limits, Resolvers: b.network.Resolvers,
+	}}
+	s.seal.follow(b.live.Now)
+	return s
+}
+
+func (s *seal) follow(p policy.Policy) { s.Ports, s.Allowed = p.Ports(), tried(p) }
+
+// tried is one host that a policy allows, as HOST:PORT. It is empty where only
+// wildcards and addresses are, or nothing.
+func tried(p policy.Policy) string {
+	if p.Paused {
+		return ""
+	}
+	for _, a := range p.Allow {
 		host := a.Host()
 		if _, err := netip.ParseAddr(host); err == nil || host[0] == '*' || len(a.Ports()) == 0 {
 			continue
@@ -42,17 +59,25 @@ func (p *Plan) allowed() string {
 	return ""
 }
 
-// writeSeal is called again for what has changed.
-func (b *Bottle) writeSeal() error {
-	text, err := json.MarshalIndent(b.seal(), "", "  ")
+func (s *sealed) now() seal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seal
+}
+
+// set writes the file, too.
+func (s *sealed) set(change func(*seal)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.seal)
+	text, err := json.MarshalIndent(s.seal, "", "  ")
 	if err != nil {
 		return err
 	}
-	at := filepath.Join(b.dir(), sealFile)
-	if err := os.WriteFile(at+".new", text, 0o600); err != nil {
+	if err := os.WriteFile(s.path+".new", text, 0o600); err != nil {
 		return fmt.Errorf("write what the bottle is sealed to: %w", err)
 	}
-	return os.Rename(at+".new", at)
+	return os.Rename(s.path+".new", s.path)
 }
 
 func (r Record) readSeal() (s seal, err error) {

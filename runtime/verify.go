@@ -34,7 +34,7 @@ type proof struct {
 // verify reads back what the seal rests on. The agent's command starts only when
 // every point is proved; with a gate, when every probe there is has passed.
 func (b *Bottle) verify(ctx context.Context) error {
-	p := &proof{host: b.host, record: b.Record, seal: b.seal(), network: b.network, start: b.agent.init.Start}
+	p := &proof{host: b.host, record: b.Record, seal: b.sealed.now(), network: b.network, start: b.agent.init.Start}
 	if err := b.readBack(ctx, p); err != nil || !b.plan.Gate {
 		return err
 	}

@@ -141,7 +141,7 @@ func (b *bench) save(t *testing.T, p policy.Policy) {
 	if err := os.WriteFile(next, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(next, filepath.Join(b.dir, policyFile)); err != nil {
+	if err := os.Rename(next, filepath.Join(b.dir, policy.File)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -177,17 +177,23 @@ func tcp(t *testing.T, serve func(net.Conn)) string {
 
 func (b *bench) decisions(t *testing.T) []policy.Decision {
 	t.Helper()
-	b.logMu.Lock()
-	defer b.logMu.Unlock()
 	var all []policy.Decision
-	for line := range bytes.Lines(b.log.Bytes()) {
+	for line := range strings.Lines(b.logged()) {
 		var d policy.Decision
-		if err := json.Unmarshal(line, &d); err != nil {
+		if err := json.Unmarshal([]byte(line), &d); err != nil {
 			t.Fatalf("log line %q: %v", line, err)
 		}
-		all = append(all, d)
+		if d.Event != policy.EventReload {
+			all = append(all, d)
+		}
 	}
 	return all
+}
+
+func (b *bench) logged() string {
+	b.logMu.Lock()
+	defer b.logMu.Unlock()
+	return b.log.String()
 }
 
 // closeLine waits for the first line that tells of an end.

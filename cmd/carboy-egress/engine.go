@@ -173,13 +173,29 @@ func (e *engine) reload(p policy.Policy) {
 	}
 }
 
+// take reloads, and says so once nothing is left that the policy does not allow.
+func (e *engine) take(p policy.Policy, hash string) {
+	e.reload(p)
+	e.write(policy.ReloadLine{Time: time.Now().UTC(), Event: policy.EventReload, Status: policy.Reloaded, Hash: hash})
+}
+
+// keep tells of a policy that is none.
+func (e *engine) keep(why error) {
+	e.write(policy.ReloadLine{Time: time.Now().UTC(), Event: policy.EventReload, Status: "refused", Detail: policy.Escape(why.Error())})
+}
+
 // patience is how long a client may take to say what it wants.
 func (e *engine) patience() time.Duration { return min(headerTime, e.idle) }
 
-// write logs one line.
-func (e *engine) write(d policy.Decision) {
+// decided logs a decision.
+func (e *engine) decided(d policy.Decision) {
 	d.Time = time.Now().UTC()
-	line, err := json.Marshal(d)
+	e.write(d)
+}
+
+// write logs one line.
+func (e *engine) write(l any) {
+	line, err := json.Marshal(l)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "carboy-egress:", err)
 		return
@@ -194,7 +210,7 @@ func (e *engine) write(d policy.Decision) {
 // allowed logs what goes through.
 func (e *engine) allowed(d policy.Decision) {
 	d.Event, d.Verdict = policy.EventDecision, policy.Allow
-	e.write(d)
+	e.decided(d)
 }
 
 // failed logs what does not: refused, or allowed and not reached.
@@ -203,7 +219,7 @@ func (e *engine) failed(d policy.Decision, err error) {
 	if isDenied(err) {
 		d.Verdict = policy.Deny
 	}
-	e.write(d)
+	e.decided(d)
 }
 
 // closed logs an end, with the reason if it was not the parties'.
@@ -212,5 +228,5 @@ func (e *engine) closed(d policy.Decision, why error) {
 	if why != nil {
 		d.Reason = policy.Escape(detail(why))
 	}
-	e.write(d)
+	e.decided(d)
 }

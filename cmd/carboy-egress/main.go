@@ -18,9 +18,10 @@ import (
 	"syscall"
 	"time"
 
-	"carboy/runtime/version"
-
 	"github.com/spf13/pflag"
+
+	"carboy/runtime/proxy/policy"
+	"carboy/runtime/version"
 )
 
 // Bounds on what a client can make us hold.
@@ -51,7 +52,7 @@ func main() {
 func parseOptions(args []string) (o options, err error) {
 	f := pflag.NewFlagSet("carboy-egress", pflag.ContinueOnError)
 	f.StringVar(&o.listen, "listen", "", "address to listen on, as IP:PORT")
-	f.StringVar(&o.config, "config", "", "directory that holds "+policyFile)
+	f.StringVar(&o.config, "config", "", "directory that holds "+policy.File)
 	f.DurationVar(&o.idle, "idle-timeout", 10*time.Minute, "how long a connection may carry nothing")
 	f.StringVar(&o.build, "build", version.Build, "build of the carboy that starts this")
 	f.BoolVar(&o.version, "version", false, "print the version")
@@ -88,7 +89,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	defer w.close()
-	p, err := readPolicy(o.config)
+	p, _, err := readPolicy(o.config)
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (e *engine) serve(ctx context.Context, l net.Listener, w *watcher) error {
 		ErrorLog: log.New(os.Stderr, "carboy-egress: ", 0),
 	}
 	ended := make(chan error, 2)
-	go func() { ended <- w.follow(ctx, e.reload) }()
+	go func() { ended <- w.follow(ctx, e) }()
 	go func() { ended <- server.Serve(newGate(l, maxConnections, e.idle)) }()
 	var err error
 	select {

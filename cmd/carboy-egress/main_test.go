@@ -9,15 +9,16 @@ import (
 	"strings"
 	"testing"
 
+	"carboy/runtime/proxy/policy"
 	"carboy/runtime/version"
 )
 
 func TestRunRefuses(t *testing.T) {
 	good, bad := t.TempDir(), t.TempDir()
-	if err := os.WriteFile(filepath.Join(good, policyFile), []byte(`{"version":1}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(good, policy.File), []byte(`{"version":1}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(bad, policyFile), []byte(`{"version":1,"allow":["*"]}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(bad, policy.File), []byte(`{"version":1,"allow":["*"]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	taken, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -149,7 +153,7 @@ func followed(t *testing.T, w *watcher) <-chan policy.Policy {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	got, ended := make(chan policy.Policy, 1000), make(chan error, 1)
-	go func() { ended <- w.follow(ctx, func(p policy.Policy) { got <- p }) }()
+	go func() { ended <- w.follow(ctx, taker{got}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -159,6 +163,12 @@ func followed(t *testing.T, w *watcher) <-chan policy.Policy {
 	})
 	return got
 }
+
+// taker passes policies on.
+type taker struct{ policies chan<- policy.Policy }
+
+func (t taker) take(p policy.Policy, _ string) { t.policies <- p }
+func (taker) keep(error)                       {}
 
 func next(t *testing.T, policies <-chan policy.Policy) policy.Policy {
 	t.Helper()
@@ -200,7 +210,7 @@ func TestBadPolicyChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	policies := followed(t, w)
-	name := filepath.Join(b.dir, policyFile)
+	name := filepath.Join(b.dir, policy.File)
 	for _, bad := range []string{"", "{", `{"version":2}`, `{"version":1,"allow":["*"]}`, `{"version":1,"alow":[]}`} {
 		if err := os.WriteFile(name, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
@@ -222,4 +232,36 @@ func TestBadPolicyChangesNothing(t *testing.T) {
 			return
 		}
 	}
+}
+
+// The supervisor waits for what the engine says of a policy.
+func TestReloadIsTold(t *testing.T) {
+	b := newBench(t)
+	told := func() (lines []policy.ReloadLine) {
+		for line := range strings.Lines(b.logged()) {
+			var l policy.ReloadLine
+			if err := json.Unmarshal([]byte(line), &l); err == nil && l.Event == policy.EventReload {
+				lines = append(lines, l)
+			}
+		}
+		return lines
+	}
+	b.save(t, policy.Policy{Allow: b.patterns(t, []string{"b.test"}), Paused: true})
+	text, err := os.ReadFile(filepath.Join(b.dir, policy.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := fmt.Sprintf("%x", sha256.Sum256(text))
+	eventually(t, "the line of a policy", func() bool {
+		return slices.ContainsFunc(told(), func(l policy.ReloadLine) bool { return l.Status == policy.Reloaded && l.Hash == hash })
+	})
+	if _, code := b.tunnelTo(t, "b.test:443"); code != 403 {
+		t.Errorf("paused: %d", code)
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, policy.File), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the line of none", func() bool {
+		return slices.ContainsFunc(told(), func(l policy.ReloadLine) bool { return l.Status != policy.Reloaded && l.Detail != "" && l.Hash == "" })
+	})
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,19 +17,18 @@ import (
 	"carboy/runtime/proxy/policy"
 )
 
-const policyFile = "policy.json"
-
-func readPolicy(dir string) (policy.Policy, error) {
-	var p policy.Policy
-	name := filepath.Join(dir, policyFile)
+// readPolicy also returns the hash by which the supervisor knows it.
+func readPolicy(dir string) (p policy.Policy, hash string, err error) {
+	name := filepath.Join(dir, policy.File)
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return p, fmt.Errorf("read policy: %w", err)
+		return p, "", fmt.Errorf("read policy: %w", err)
 	}
 	if err := json.Unmarshal(b, &p); err != nil {
-		return p, fmt.Errorf("policy %s: %w", name, err)
+		return p, "", fmt.Errorf("policy %s: %w", name, err)
 	}
-	return p, nil
+	sum := sha256.Sum256(b)
+	return p, hex.EncodeToString(sum[:]), nil
 }
 
 // watcher tells of changes to a directory, and of SIGHUP for where the kernel
@@ -58,18 +59,24 @@ func (w *watcher) close() {
 	_ = w.files.Close() // nothing is lost with it
 }
 
-// follow hands on every new policy. A bad one is told and the old one stays.
-func (w *watcher) follow(ctx context.Context, reload func(policy.Policy)) error {
+// follower is who takes policies.
+type follower interface {
+	take(p policy.Policy, hash string)
+	keep(why error) // the one that is in force
+}
+
+// follow hands on every new policy, and tells of a bad one.
+func (w *watcher) follow(ctx context.Context, f follower) error {
 	for {
 		if err := w.next(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		p, err := readPolicy(w.dir)
+		p, hash, err := readPolicy(w.dir)
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "carboy-egress: policy not reloaded, the old one stays: %v\n", err)
+			f.keep(err)
 			continue
 		}
-		reload(p)
+		f.take(p, hash)
 	}
 }
 

@@ -244,7 +244,7 @@ func TestRelay(t *testing.T) {
 	toPeer, fromServer := osPipe(t)
 	relayed := make(chan error, 1)
 	go func() {
-		relayed <- c.Relay(t.Context(), duplex{toServer, fromServer}, func(s initproto.Spec) initproto.Spec { return s }, nil)
+		relayed <- c.Relay(t.Context(), duplex{toServer, fromServer}, func(s initproto.Spec) initproto.Spec { return s }, nil, nil)
 		_ = fromServer.Close()
 	}()
 	peer, err := initproto.NewClient(toPeer, fromPeer)

@@ -3,10 +3,13 @@ package initproto
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+
+	"github.com/containerd/errdefs"
 )
 
 // Client is the supervisor's end of a connection to carboy-init, or the end
@@ -174,6 +177,19 @@ func (c *Client) ask(ctx context.Context, kind Kind, v any) (Done, error) {
 		c.Forget(id)
 		return Done{}, context.Cause(ctx)
 	}
+}
+
+// Steer asks a supervisor for what a Steer answers. It fails with
+// errdefs.ErrFailedPrecondition for one of a carboy that had no such thing.
+func (c *Client) Steer(ctx context.Context, request, answer any) error {
+	if c.peer.Minor < Minor {
+		return fmt.Errorf("the supervisor is of another version of carboy (%.40q), which has no such command: %w", c.peer.Build, errdefs.ErrFailedPrecondition)
+	}
+	done, err := c.ask(ctx, KindSteer, request)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(done.Answer, answer)
 }
 
 // Put writes a file inside the container. It fails after Seal.

@@ -25,6 +25,10 @@ import (
 // Version is the protocol's version, exchanged in the first frame.
 const Version = 1
 
+// Minor grows with each kind of frame that a peer may send to a supervisor: one
+// that knows fewer is not sent it.
+const Minor = 1
+
 // MaxPayload bounds one frame in bytes; a file or an environment has to fit.
 const MaxPayload = 4 << 20
 
@@ -64,6 +68,7 @@ const (
 	KindOpen                    // <- i: somebody connected; the id, i's choice, is above FirstConn
 	KindData                    // both: bytes of a connection
 	KindClose                   // both: the end of a connection, both ways
+	KindSteer                   // peer -> supervisor (minor 1): JSON of package egress, answered by KindDone with Answer
 )
 
 // Frame is one message. ID numbers the process (or the request) it is about,
@@ -78,6 +83,7 @@ type Frame struct {
 // Hello opens each direction of a connection.
 type Hello struct {
 	Version int    `json:"version"`
+	Minor   int    `json:"minor,omitempty"`
 	Build   string `json:"build"`
 }
 
@@ -122,6 +128,8 @@ type Seal struct {
 type Done struct {
 	Error     string   `json:"error,omitempty"`
 	Processes []Listed `json:"processes,omitempty"`
+	// Answer is a supervisor's own.
+	Answer json.RawMessage `json:"answer,omitempty"`
 }
 
 // Spec is a command to run. The environment may hold secrets: it travels in
@@ -294,7 +302,7 @@ func (f Frame) Decode(v any) error {
 // Handshake sends our version, requires the other side's to be the same and
 // returns what it said.
 func Handshake(r io.Reader, w *Writer) (Hello, error) {
-	if err := w.WriteJSON(KindHello, 0, Hello{Version: Version, Build: version.Build}); err != nil {
+	if err := w.WriteJSON(KindHello, 0, Hello{Version: Version, Minor: Minor, Build: version.Build}); err != nil {
 		return Hello{}, fmt.Errorf("send version: %w", err)
 	}
 	f, err := ReadFrame(r)

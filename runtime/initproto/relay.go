@@ -15,11 +15,12 @@ import (
 
 // Relay serves one peer that speaks this protocol, such as `carboy exec`, out
 // of c: it may start commands and drive its own, and look at and drive the
-// agent's, nothing else. complete fills in what the peer left open in a command.
+// agent's, nothing else but what steer answers. complete fills in what the peer
+// left open in a command.
 // Relay returns when the peer has gone; the peer's commands are then hung up.
-func (c *Client) Relay(ctx context.Context, peer io.ReadWriteCloser, complete func(Spec) Spec, agent Agent) error {
+func (c *Client) Relay(ctx context.Context, peer io.ReadWriteCloser, complete func(Spec) Spec, agent Agent, steer Steer) error {
 	w := NewWriter(peer)
-	r := &relay{c: c, w: w, peer: peer, complete: complete, agent: agent,
+	r := &relay{c: c, w: w, peer: peer, complete: complete, agent: agent, steer: steer,
 		out: make(chan Frame, queueLength), gone: make(chan struct{}), far: map[uint32]uint32{}, views: map[uint32]*view{}}
 	in := bufio.NewReaderSize(peer, 2*Chunk)
 	if _, err := Handshake(in, w); err != nil {
@@ -48,6 +49,7 @@ type relay struct {
 	peer     io.Closer
 	complete func(Spec) Spec
 	agent    Agent
+	steer    Steer
 	out      chan Frame
 	gone     chan struct{}
 	views    map[uint32]*view // of the goroutine that receives
@@ -92,6 +94,9 @@ func (r *relay) forward(ctx context.Context, f Frame) error {
 		return r.attach(ctx, f)
 	case KindList:
 		return r.list(f)
+	case KindSteer:
+		go r.answer(ctx, f) // it may take long
+		return nil
 	case KindStdin, KindSignal, KindResize, KindCredit, KindStop:
 		if err := f.check(); err != nil {
 			return err
@@ -150,6 +155,17 @@ func (r *relay) list(f Frame) error {
 		return err
 	}
 	return r.c.Send(Frame{Kind: KindList, ID: id})
+}
+
+// Steer answers what a peer asks the supervisor itself, in JSON.
+type Steer func(ctx context.Context, request []byte) (answer []byte)
+
+func (r *relay) answer(ctx context.Context, f Frame) {
+	done := Done{Error: "this supervisor answers nothing"}
+	if r.steer != nil {
+		done = Done{Answer: r.steer(ctx, f.Payload)}
+	}
+	_ = r.w.WriteJSON(KindDone, f.ID, done) // the peer may have gone
 }
 
 // route takes an id of carboy-init's for the peer's. Nothing is sent under the

@@ -18,7 +18,7 @@ func guest(t *testing.T, c *Client, complete func(Spec) Spec) (g *peer, ended ch
 	ended = make(chan error, 1)
 	go func() {
 		defer far.Close()
-		ended <- c.Relay(t.Context(), far, complete, nil)
+		ended <- c.Relay(t.Context(), far, complete, nil, nil)
 	}()
 	g = &peer{t: t, conn: near, r: bufio.NewReader(near), w: NewWriter(near)}
 	if _, err := Handshake(g.r, g.w); err != nil {
@@ -33,7 +33,7 @@ func TestRelayCarriesACommand(t *testing.T) {
 	init, c := newPeer(t)
 	go init.echo()
 	near, far := socketPair(t)
-	go func() { _ = c.Relay(t.Context(), far, same, nil); far.Close() }()
+	go func() { _ = c.Relay(t.Context(), far, same, nil, nil); far.Close() }()
 	client, err := NewClient(near, near)
 	if err != nil {
 		t.Fatal(err)

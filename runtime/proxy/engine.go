@@ -26,12 +26,18 @@ const Port = 8888
 // Engine is one kind of proxy. Its files go into bottlespec.ConfigDir; Path is
 // the program in its container.
 type Engine struct {
-	Name  string
-	Path  string
-	Env   []string
-	args  func(listen netip.AddrPort) []string
-	files func(c Config) (map[string][]byte, error)
-	held  func(s Secrets) ([]initproto.File, error)
+	Name string
+	Path string
+	Env  []string
+	// EndsTunnels says that it ends by itself what a new policy does not allow.
+	EndsTunnels bool
+
+	decided func(line []byte) (Decision, bool)
+	config  string // the file of its directory that it follows
+	reloads func(from, to Config) bool
+	args    func(listen netip.AddrPort) []string
+	files   func(c Config) (map[string][]byte, error)
+	held    func(s Secrets) ([]initproto.File, error)
 }
 
 // Config is what an engine is told to do. The allowlist engine takes a policy
@@ -89,6 +95,8 @@ func allowlist() Engine {
 	return Engine{
 		Name: Allowlist,
 		Path: "/carboy-egress",
+
+		EndsTunnels: true, decided: allowlistDecision, config: policy.File,
 		args: func(listen netip.AddrPort) []string {
 			return []string{"--listen", listen.String(), "--config", bottlespec.ConfigDir, "--build", version.Build}
 		},
@@ -97,7 +105,7 @@ func allowlist() Engine {
 				return nil, errors.New("the allowlist engine reads no content")
 			}
 			b, err := json.MarshalIndent(c.Policy, "", "  ")
-			return map[string][]byte{"policy.json": b}, err
+			return map[string][]byte{policy.File: b}, err
 		},
 		held: func(Secrets) ([]initproto.File, error) { return nil, nil },
 	}

@@ -30,19 +30,23 @@ const (
 	heldKnown       = heldDir + "secrets"
 )
 
+const pipelockFile = "pipelock.yaml"
+
 func pipelock() Engine {
 	return Engine{
 		Name: Pipelock,
 		Path: "/pipelock",
+
+		decided: pipelockDecision, config: pipelockFile, reloads: pipelockReloads,
 		// It holds whole messages: what it has freed must be free before its
 		// container's limit is reached.
 		Env: []string{"HOME=/tmp", "PIPELOCK_HOME=/tmp/.pipelock", "GOMEMLIMIT=384MiB"},
 		args: func(listen netip.AddrPort) []string {
-			return []string{"run", "--config", bottlespec.ConfigDir + "/pipelock.yaml", "--listen", listen.String()}
+			return []string{"run", "--config", bottlespec.ConfigDir + "/" + pipelockFile, "--listen", listen.String()}
 		},
 		files: func(c Config) (map[string][]byte, error) {
 			b, err := yaml.Marshal(pipelockConfig(c))
-			return map[string][]byte{"pipelock.yaml": b}, err
+			return map[string][]byte{pipelockFile: b}, err
 		},
 		held: pipelockHeld,
 	}
@@ -73,9 +77,9 @@ func pipelockConfig(c Config) object {
 		private = append(private, prefix.String())
 	}
 	hosts := hostsOf(c.Policy.Allow)
-	if len(hosts) == 0 {
+	if len(hosts) == 0 || c.Policy.Paused {
 		// Strict mode refuses an empty list; this name never exists (RFC 2606).
-		hosts = append(hosts, "nothing.invalid")
+		hosts = []string{"nothing.invalid"}
 	}
 	return object{
 		"version":       1,
@@ -99,7 +103,7 @@ func pipelockConfig(c Config) object {
 			"sse_streaming": object{"enabled": true, "action": Warn, "max_event_bytes": megabyte}},
 		"tls_interception": intercepted(c),
 		"ssrf":             object{"ip_allowlist": private},
-		"kill_switch":      object{"enabled": false},
+		"kill_switch":      object{"enabled": c.Policy.Paused, "message": "the bottle's egress is paused"},
 		// Off the agent's port.
 		"metrics_listen": net127(9091),
 		"logging":        object{"format": "json", "output": "stdout", "include_allowed": true, "include_blocked": true},
@@ -148,6 +152,19 @@ func intercepted(c Config) object {
 		"enabled": true, "ca_cert": heldCertificate, "ca_key": heldKey, "passthrough_domains": hostsOf(c.Policy.Passthrough()),
 		"cert_ttl": "24h", "max_response_bytes": largestMessage * megabyte,
 	}
+}
+
+// pipelockReload is how it names its reloads in errors (internal/cli/runtime/run.go).
+const pipelockReload = "CONFIG_RELOAD"
+
+// pipelockReloads: in strict mode it refuses what it takes for a step back
+// (internal/config/reloadwarn.go).
+func pipelockReloads(from, to Config) bool {
+	if len(from.Policy.Intercept) == 0 {
+		return len(to.Policy.Intercept) == 0
+	}
+	before := hostsOf(from.Policy.Passthrough())
+	return len(to.Policy.Intercept) > 0 && !slices.ContainsFunc(hostsOf(to.Policy.Passthrough()), func(host string) bool { return !slices.Contains(before, host) })
 }
 
 func pipelockHeld(s Secrets) ([]initproto.File, error) {

@@ -189,13 +189,15 @@ func TestPipelockAccepts(t *testing.T) {
 func accepted(t *testing.T) map[string]Config {
 	t.Helper()
 	usual := policyOf(t, "", "a.test", "*.b.test:8443", "tcp:c.test:22", "93.184.216.34")
-	some, all := usual, usual
+	some, all, paused := usual, usual, usual
+	paused.Paused = true
 	some.Intercept, all.Intercept = usual.Allow[:2], []policy.Pattern{usual.Allow[0], usual.Allow[1], usual.Allow[3]}
 	return map[string]Config{
 		"nothing":          {},
 		"usual":            {Policy: usual, DLP: Block},
 		"private":          {Policy: policyOf(t, "10.1.2.3/32 192.168.0.0/16", "a.test"), DLP: Block},
 		"warn":             {Policy: usual, DLP: Warn},
+		"paused":           {Policy: paused, DLP: Block},
 		"known":            {Policy: usual, DLP: Block, Known: true},
 		"intercept some":   {Policy: some, DLP: Block},
 		"intercept, known": {Policy: some, DLP: Warn, Known: true},

@@ -58,13 +58,8 @@ const (
 func (s *session) tendProxy(ctx context.Context) {
 	pause := proxyPause
 	for left := proxyRestarts; ; left-- {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.b.ProxyEnded():
-		}
-		how := s.b.ProxyEnd(ctx)
-		if ctx.Err() != nil {
+		how, err := s.b.AwaitProxyEnd(ctx)
+		if err != nil || ctx.Err() != nil {
 			return
 		}
 		if left == 0 {

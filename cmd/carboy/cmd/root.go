@@ -163,7 +163,7 @@ runc or runsc, and CNI plugins; it needs no Docker.`,
 		return fmt.Errorf("%w; see `%s --help`: %w", err, c.CommandPath(), errdefs.ErrInvalidArgument)
 	})
 	root.AddCommand(newRun(settings), newLs(settings), newInspect(settings), newExec(settings), newAttach(settings),
-		newLogs(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
+		newLogs(settings), newAudit(settings), newEgress(settings), newWait(settings), newStop(settings), newKill(settings), newRm(settings), newDiff(settings),
 		newApply(settings), newCp(settings), newCommit(settings), newTop(settings), newStats(settings), newVerify(settings), newGC(settings), newWorkspace(settings),
 		newBuild(settings), newImage(settings), newPull(settings), newAgents(settings), newInfo(settings), newInit(), newEdit(settings),
 		newValidate(settings), newSchema(), newImport(), newConfig(settings), newGenerate(), newDoctor(settings), newLogin(), newLogout(), newVersion())

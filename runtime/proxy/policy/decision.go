@@ -14,6 +14,25 @@ const (
 	Deny          = "deny"
 )
 
+// File is the name of a policy in the allowlist engine's directory.
+const File = "policy.json"
+
+// What both engines log of a policy that was changed while they run: this event,
+// with a config_hash, the SHA-256 of the file, where the status is Reloaded.
+const (
+	EventReload = "config_reload"
+	Reloaded    = "success"
+)
+
+// ReloadLine is the allowlist engine's line of that.
+type ReloadLine struct {
+	Time   time.Time `json:"time"`
+	Event  string    `json:"event"`
+	Status string    `json:"status"`
+	Detail string    `json:"detail,omitempty"` // why it was not taken
+	Hash   string    `json:"config_hash,omitempty"`
+}
+
 // Decision is one line of the allowlist engine's log. Every request and tunnel
 // has one line with Event "decision", written when it is decided: an agent's
 // long-lived tunnel is seen while it lives. An allowed one that then could not

@@ -40,6 +40,9 @@ func (p Pattern) covers(other Pattern) bool {
 	return p.host == other.host && p.wildcard == other.wildcard
 }
 
+// MeetsHost says that both patterns match some host, whatever the ports.
+func (p Pattern) MeetsHost(other Pattern) bool { return p.covers(other) || other.covers(p) }
+
 func (p Pattern) hasPorts(other Pattern) bool {
 	return !slices.ContainsFunc(other.Ports(), func(port uint16) bool { return !slices.Contains(p.Ports(), port) })
 }

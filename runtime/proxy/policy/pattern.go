@@ -120,6 +120,9 @@ func (p Pattern) String() string {
 	return s
 }
 
+// HasPort says that the pattern names one.
+func (p Pattern) HasPort() bool { return p.port != 0 }
+
 // Match takes a normalised host.
 func (p Pattern) Match(host string, port uint16) bool {
 	return p.matchHost(host) && slices.Contains(p.Ports(), port)

@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -20,17 +21,22 @@ type Policy struct {
 	Allow     []Pattern
 	Private   []netip.Prefix
 	Intercept []Pattern
+	Paused    bool // nothing is allowed, for now
 }
+
+// errPaused is why nothing is allowed.
+var errPaused = errors.New("the bottle's egress is paused")
 
 type policyJSON struct {
 	Version int            `json:"version"`
+	Paused  bool           `json:"paused,omitempty"`
 	Allow   []Pattern      `json:"allow"`
 	Private []netip.Prefix `json:"private"`
 }
 
 // MarshalJSON is sorted and stable.
 func (p Policy) MarshalJSON() ([]byte, error) {
-	return json.Marshal(policyJSON{Version: Version, Allow: sorted(p.Allow), Private: sorted(p.Private)})
+	return json.Marshal(policyJSON{Version: Version, Paused: p.Paused, Allow: sorted(p.Allow), Private: sorted(p.Private)})
 }
 
 // sorted is never nil: an empty list is not null.
@@ -57,7 +63,7 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 	if j.Version != Version {
 		return fmt.Errorf("policy version %d, this program reads %d", j.Version, Version)
 	}
-	p.Allow, p.Private = j.Allow, j.Private
+	p.Allow, p.Private, p.Paused = j.Allow, j.Private, j.Paused
 	return nil
 }
 
@@ -68,15 +74,29 @@ func (p Policy) Decide(host string, port uint16) (rule string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if p.Paused {
+		return "", errPaused
+	}
 	for _, a := range p.Allow {
 		if a.Match(host, port) {
 			return a.String(), nil
 		}
 	}
 	if slices.ContainsFunc(p.Allow, func(a Pattern) bool { return a.matchHost(host) }) {
-		return "", fmt.Errorf("port %d of %s is not allowed", port, host)
+		return "", errors.New(portNotAllowed(host, port))
 	}
-	return "", fmt.Errorf("host %s is not allowed", host)
+	return "", errors.New(hostNotAllowed(host))
+}
+
+func hostNotAllowed(host string) string { return fmt.Sprintf("host %s is not allowed", host) }
+func portNotAllowed(host string, port uint16) string {
+	return fmt.Sprintf("port %d of %s is not allowed", port, host)
+}
+
+// WantsRule says of a Decision's reason that it was refused because no pattern
+// allows it.
+func WantsRule(d Decision) bool {
+	return d.Verdict == Deny && (d.Reason == hostNotAllowed(d.Host) || d.Reason == portNotAllowed(d.Host, d.Port))
 }
 
 // Plain says whether a port of a normalised host was declared, with tcp:, to
