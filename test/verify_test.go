@@ -76,6 +76,12 @@ func checkSound(t *testing.T, r *rig, runtime string) {
 				t.Errorf("%s: a packet left the host: %v", engine, p)
 			}
 		}
+		for _, change := range [][]string{{"allow", l.name, "tcp:other.test:8443"}, {"pause", l.name}} {
+			r.mustRun(t, append([]string{"egress"}, change...)...)
+			if _, failed := r.verify(t, l.name); len(failed) > 0 {
+				t.Errorf("%s, after %v: %v", engine, change, failed)
+			}
+		}
 		if out := r.mustRun(t, "verify", "-q", l.name); out != "" {
 			t.Errorf("quiet: %q", out)
 		}

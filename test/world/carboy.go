@@ -62,7 +62,7 @@ func BuildNext(ctx context.Context, dir string, protocol int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := errors.Join(os.WriteFile(frame, next, 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(frame, next, 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil { //nolint:gosec // below a directory of the test's
 		return "", err
 	}
 	path := filepath.Join(dir, "bin", "carboy")
