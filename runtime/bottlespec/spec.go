@@ -160,7 +160,7 @@ func withRlimits(_ context.Context, _ oci.Client, _ *containers.Container, s *sp
 
 // OOMScore makes a bottle's processes the first that the kernel ends when memory
 // is short, of the host or of a unit, and carboy not. Without it they would have
-// the shim's, which is containerd's and 1: on Debian -998, the last of all.
+// the shim's, one above containerd's: on Debian -998, among the last.
 const OOMScore = 500
 
 func withOOMScore(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {

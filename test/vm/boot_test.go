@@ -32,7 +32,8 @@ func TestBoots(t *testing.T) {
 			}
 			eventually(t, "the enabled one runs", func() bool { return show(t, "carboy@stays").ActiveState == "active" })
 			eventually(t, "the timer has removed the others", func() bool {
-				return show(t, "carboy-gc.service").Result == "success" && do(t, "ctr -n carboy leases ls -q") == "carboy-stays\n"
+				gc := show(t, "carboy-gc.service")
+				return gc.InvocationID != "" && gc.Result == "success" && do(t, "ctr -n carboy leases ls -q") == "carboy-stays\n"
 			})
 			if states := bottles(t); len(states) != 1 || states["stays"] != "running" {
 				t.Errorf("after: %v", states)

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestLimitsOfUnit: a limit in a drop-in holds the agent, who does what it did
-// not let him as soon as it is gone.
+// TestLimitsOfUnit: a limit in a drop-in holds the agent, which gets through
+// without it.
 func TestLimitsOfUnit(t *testing.T) {
 	rig(t)
 	for _, c := range []struct{ agent, limit, done, status string }{
@@ -21,7 +21,7 @@ func TestLimitsOfUnit(t *testing.T) {
 			if inside := members(t, service); len(inside) < 2 { // carboy-init and what it runs
 				t.Errorf("in the agent's group below the unit's are %q", inside)
 			}
-			do(t, "systemctl stop "+service+"")
+			do(t, "systemctl stop "+service)
 			dropIn(t, c.agent, c.limit)
 			do(t, "systemctl start "+service)
 			eventually(t, "the agent fails", func() bool { return show(t, service).ActiveState == "failed" })
