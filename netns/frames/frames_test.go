@@ -2,12 +2,16 @@ package frames
 
 import (
 	"encoding/binary"
+	"flag"
 	"net/netip"
 	"testing"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
+
+// Makefile's, for all below netns; here it changes nothing.
+var _ = flag.Bool("root", false, "run the tests that need root, in namespaces of their own")
 
 var samples = map[string]Packet{
 	"tcp":   {Index: 7, Protocol: TCP, From: netip.MustParseAddr("10.66.0.2"), To: netip.MustParseAddrPort("192.0.2.1:80"), Hops: 2},

@@ -28,8 +28,8 @@ func newVerify(s *settings) *cobra.Command {
 		Long: `Prove that running bottles are sealed, by what is in force on the host, by
 packets on the agent's link and by a process in its container, which runs as the
 agent. It takes about a second, leaves no trace, needs nothing of the image and
-changes nothing. No packet leaves the host, but for what the proxy asks to reach
-the one allowed host that is tried.
+changes nothing. Of a sealed bottle no packet leaves the host, but for what the
+proxy needs to open a tunnel to the first allowed host.
 
 Each probe has passed (PASS), found a hole (FAIL), or proved nothing (UNKNOWN):
 it could not run, or its control, something that has to answer, did not. Those
