@@ -18,6 +18,9 @@
 //     and drops its capabilities.
 //  6. what was wired is verified. Only now the agent's command starts.
 //
+// While it lives its policy can be changed (Bottle.Steer): in the record first, then
+// in the engine, which has to confirm it, and what is no longer allowed is ended.
+//
 // Tear-down (Host.reap) finds everything by the lease and deletes the lease
 // last. A failed bring-up, the normal end, `rm` and `gc` all call it. What the
 // agent wrote to its workspace stays under the result's lease, until `rm` or,
