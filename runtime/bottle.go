@@ -170,7 +170,8 @@ func (b *Bottle) Down(ctx context.Context) error {
 	if b.control != nil {
 		_ = b.control.Close()
 		b.endControl()
-		b.turn <- struct{}{} // a change that is under way gives up
+		b.turn <- struct{}{} // a change that is under way gives up, and none comes after
+		b.control = nil
 	}
 	b.agent.close()
 	b.proxy.close()

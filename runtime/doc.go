@@ -19,6 +19,9 @@
 //  6. what is in force is read back, by the probes of package verify; with a
 //     gate, ways out are tried, too. Only now the agent's command starts.
 //
+// While it lives its policy can be changed (Bottle.Steer): in the record first, then
+// in the engine, which has to confirm it, and what is no longer allowed is ended.
+//
 // Tear-down (Host.reap) finds everything by the lease and deletes the lease
 // last. A failed bring-up, the normal end, `rm` and `gc` all call it. What the
 // agent wrote to its workspace stays under the result's lease, until `rm` or,

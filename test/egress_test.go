@@ -57,7 +57,8 @@ func (s *steered) steer(t *testing.T, do string, hosts ...string) {
 	t.Helper()
 	start := time.Now()
 	s.rig.mustRun(t, append([]string{"egress", do, s.name}, hosts...)...)
-	if took := time.Since(start); took > time.Second {
+	took := time.Since(start)
+	if t.Logf("%s: %v", do, took.Round(time.Millisecond)); took > time.Second {
 		t.Errorf("%s took %v", do, took)
 	}
 }
