@@ -24,7 +24,7 @@ func TestMounts(t *testing.T) {
 			}
 		}
 		for _, kind := range []string{"runc", "runsc"} {
-			o := r.run(t, bottle("--runtime", kind, "-v", file+":/data/file", "-v", live+":/data2:rw", "-v", live+":/data3", "--", "sh", "-c",
+			o := r.run(t, bottle("--gate", "--runtime", kind, "-v", file+":/data/file", "-v", live+":/data2:rw", "-v", live+":/data3", "--", "sh", "-c",
 				`cat /data/file; echo x >/data/file || echo refused; echo x >/data3/y || echo refused
 cat /data2/notes && echo after >/data2/notes && echo new >/data2/`+kind+` && stat -c %u /data2/notes`)...)
 			if o.code != 0 || o.stdout != "one file\nrefused\nrefused\nbefore\n1000\n" {

@@ -4,8 +4,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,13 +13,13 @@ import (
 // ownKinds of mounts hold nothing of the host's.
 var ownKinds = []string{"cgroup", "cgroup2", "devpts", "mqueue", "proc", "sysfs"}
 
-// mostEntries bounds the search for sockets in what is mounted.
-const mostEntries = 20_000
+// searchTime bounds the search for sockets in what is mounted.
+const searchTime = 2 * time.Second
 
 // sockets finds those of the host: each that is mounted by itself, and each in
 // a mount that answers and belongs to a process outside.
 func (l lookout) sockets() {
-	left := mostEntries
+	deadline, over := time.Now().Add(searchTime), false
 	for _, fields := range l.read("/proc/self/mountinfo") {
 		at, kind := mount(fields)
 		if at == "" || at == "/" || slices.Contains(ownKinds, kind) {
@@ -30,7 +30,7 @@ func (l lookout) sockets() {
 			continue
 		}
 		_ = filepath.WalkDir(at, func(path string, e fs.DirEntry, err error) error {
-			if left--; left < 0 {
+			if over = time.Now().After(deadline); over {
 				return fs.SkipAll
 			}
 			if err == nil && e.Type()&fs.ModeSocket != 0 && ofHost(path) {
@@ -39,8 +39,8 @@ func (l lookout) sockets() {
 			return nil // what cannot be read here cannot be by the agent
 		})
 	}
-	if left < 0 {
-		l.Errors = append(l.Errors, "more than "+strconv.Itoa(mostEntries)+" files are mounted: not all were looked at")
+	if over {
+		l.Errors = append(l.Errors, "what is mounted takes longer to search than "+searchTime.String())
 	}
 	l.HostSockets = slices.Compact(l.HostSockets)
 }

@@ -32,17 +32,18 @@ func verify(in io.Reader, out io.Writer) error {
 	if err := json.NewDecoder(io.LimitReader(in, largestErrand)).Decode(&e); err != nil {
 		return err
 	}
-	var a inside.Account
+	var a, found inside.Account
 	var beside sync.WaitGroup
+	beside.Go(func() { lookout{&found}.sockets() })
 	beside.Go(func() { a.Denied = tunnel(e.Proxy, e.Denied) })
 	if e.Allowed != "" {
 		beside.Go(func() { a.Allowed = tunnel(e.Proxy, e.Allowed) })
 	}
-	look := lookout{Account: &a}
-	look.around()
+	lookout{&a}.around()
 	a.Raw = rawSockets()
 	a.Attempts = attempts(e, attemptTime)
 	beside.Wait()
+	a.HostSockets, a.Errors = found.HostSockets, append(a.Errors, found.Errors...)
 	return json.NewEncoder(out).Encode(a)
 }
 
