@@ -34,6 +34,16 @@ func (b *Bottle) openProxyLog(ctx context.Context) {
 	b.proxyLog = &proxyLog{warn: func(err error) { log.G(ctx).WithError(err).Error("the proxy's log is not complete") },
 		veil: veil.New(unspoken(b.plan.secretValues())),
 		file: lumberjack.Logger{Filename: b.ProxyLog(), MaxSize: proxyLogSize, MaxBackups: 1}}
+	if b.options.Decided != nil {
+		b.proxyLog.each = b.tellDecision
+	}
+}
+
+func (b *Bottle) tellDecision(line []byte) {
+	if d, ok := b.engine.Decision(line); ok {
+		d.Bottle = b.Name
+		b.options.Decided(d)
+	}
 }
 
 // takeTurn waits for who starts, ends or changes the engine. The caller gives it

@@ -24,6 +24,7 @@ type proxyLog struct {
 	file    lumberjack.Logger
 	veil    *veil.Veil
 	streams []*veil.Lines
+	each    func(line []byte) // nil: nobody hears all
 	warn    func(error)
 	once    sync.Once
 
@@ -53,6 +54,9 @@ func (l *proxyLog) tell(line []byte) {
 func (l *proxyLog) write(line []byte) {
 	_, _ = l.tail.Write(line) // in memory
 	l.tell(line)
+	if l.each != nil {
+		l.each(line)
+	}
 	if _, err := l.file.Write(line); err != nil {
 		l.once.Do(func() { l.warn(err) })
 	}

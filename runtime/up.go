@@ -30,10 +30,11 @@ type UpOptions struct {
 	Term    string        // the caller's kind of terminal
 	Cgroup  string        // that takes the containers' control groups; empty is the top of each hierarchy
 	Pull    image.Policy
-	Digest  string              // of the image that was just built; empty takes any
-	Source  *workspace.Source   // the project, where the plan has a workspace
-	Mounts  []*workspace.Source // in the order of the plan's
-	Keys    []sshagent.Key      // of the plan's ssh hosts, in their order
+	Digest  string               // of the image that was just built; empty takes any
+	Source  *workspace.Source    // the project, where the plan has a workspace
+	Mounts  []*workspace.Source  // in the order of the plan's
+	Decided func(proxy.Decision) // is told what the engine decides; nil is nobody
+	Keys    []sshagent.Key       // of the plan's ssh hosts, in their order
 }
 
 // Up brings up a bottle in which the agent's command has not been started. On

@@ -25,3 +25,16 @@ func TestJournal(t *testing.T) {
 		t.Errorf("among what the agent said is %+v", e)
 	}
 }
+
+// TestVerdicts: what the proxy decided is found by verdict and host.
+func TestVerdicts(t *testing.T) {
+	rig(t)
+	end(t, "carboy@asks")
+	do(t, "systemctl start carboy@asks")
+	for verdict, priority := range map[string]string{"deny": "5", "allow": "6"} {
+		eventually(t, verdict+" is logged", func() bool {
+			e := find(journal(t, "CARBOY_BOTTLE=asks CARBOY_VERDICT="+verdict+" CARBOY_HOST="+verdict+".example"), "proxy: "+verdict+" "+verdict+".example")
+			return e.Identifier == "carboy" && e.Priority == priority
+		})
+	}
+}

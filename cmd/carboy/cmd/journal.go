@@ -3,10 +3,14 @@ package cmd
 import (
 	"bytes"
 	"io"
+	"strconv"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/journal"
 
 	"carboy/runtime/initproto"
+	"carboy/runtime/proxy"
+	"carboy/runtime/proxy/policy"
 	"carboy/runtime/veil"
 )
 
@@ -30,4 +34,23 @@ func journalled(bottle string, s initproto.Streams) (_ initproto.Streams, flush 
 	s.Stdout, out = entries(s.Stdout, journal.StdoutIsJournalStream)
 	s.Stderr, err = entries(s.Stderr, journal.StderrIsJournalStream)
 	return s, func() { out(); err() }
+}
+
+// deciding is whom the proxy's decisions are told where we are a service: the
+// journal has each with its verdict.
+func deciding() func(proxy.Decision) {
+	if is, err := journal.StderrIsJournalStream(); err != nil || !is {
+		return nil
+	}
+	return func(d proxy.Decision) {
+		priority := journal.PriInfo
+		if d.Verdict == policy.Deny {
+			priority = journal.PriNotice
+		}
+		// Where it fails, the proxy's log has it.
+		_ = journal.Send(strings.TrimSpace("proxy: "+d.Verdict+" "+d.Host+" "+d.Reason), priority, map[string]string{
+			"SYSLOG_IDENTIFIER": "carboy", "CARBOY_VERDICT": d.Verdict, "CARBOY_HOST": d.Host,
+			"CARBOY_PORT": strconv.Itoa(int(d.Port)), "CARBOY_METHOD": d.Method, "CARBOY_RULE": d.Rule,
+		})
+	}
 }

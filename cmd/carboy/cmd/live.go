@@ -50,6 +50,7 @@ func (f *runFlags) live(ctx context.Context, host *runtime.Host, plan *runtime.P
 		if o.Cgroup, err = delegation.Claim(); err != nil {
 			return failed{err}
 		}
+		o.Decided = deciding()
 	}
 	shown := showPulls(host, f.quiet, stepsOf(host.Trace, "starting "+plan.Name))
 	bottle, err := host.Up(ctx, plan, o)
