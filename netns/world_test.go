@@ -264,14 +264,18 @@ const patience = 200 * time.Millisecond
 
 // asks says whether a service answers from inside a namespace.
 func asks(ns *os.File, network, address string, port uint16) bool {
+	return asksWithin(patience, ns, network, address, port)
+}
+
+func asksWithin(limit time.Duration, ns *os.File, network, address string, port uint16) bool {
 	err := inNamespace(ns, func() error {
-		d := net.Dialer{Timeout: patience}
+		d := net.Dialer{Timeout: limit}
 		c, err := d.Dial(network, net.JoinHostPort(address, fmt.Sprint(port)))
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(limit))
 		if strings.HasPrefix(network, "udp") {
 			if _, err := c.Write([]byte("?")); err != nil {
 				return err
