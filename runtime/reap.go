@@ -28,53 +28,69 @@ func (h *Host) reap(ctx context.Context, r Record, own *lock, held *netns.Networ
 	_ = os.WriteFile(filepath.Join(r.dir(), endingFile), nil, 0o600) // only for ls
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTime)
 	defer cancel()
-	var errs []error
-	step := func(what string, f func() error) {
-		defer h.Trace.step("remove " + what)()
-		if err := f(); err != nil {
-			errs = append(errs, fmt.Errorf("remove %s of bottle %s: %w", what, r.Name, err))
-		}
+	m := &removal{host: h, record: r}
+	if m.live(ctx, held) {
+		m.step("work directories", func() error { return h.removeWorkDirs(ctx, r) })
+		m.step("workspace", func() error { return h.settle(ctx, r) })
 	}
+	if len(m.errs) == 0 { // the runtime's state is there: what is left needs it
+		m.step("run directory", func() error { return removeTree(r.dir()) })
+	}
+	if len(m.errs) == 0 {
+		m.step("lease", func() error { return h.deleteLease(ctx, r) })
+	}
+	if len(m.errs) > 0 {
+		r.leaks(m.errs)
+		return errors.Join(append(m.errs, fmt.Errorf("bottle %s is not removed completely, its record stays: run `carboy gc` again", r.Name), own.postpone())...)
+	}
+	return own.remove()
+}
+
+// removal is one run of the reaper.
+type removal struct {
+	host   *Host
+	record Record
+	errs   []error
+}
+
+func (m *removal) step(what string, f func() error) {
+	defer m.host.Trace.step("remove " + what)()
+	if err := f(); err != nil {
+		m.errs = append(m.errs, fmt.Errorf("remove %s of bottle %s: %w", what, m.record.Name, err))
+	}
+}
+
+// live removes what runs and what it runs in, and says whether the containers are
+// gone.
+func (m *removal) live(ctx context.Context, held *netns.Network) (gone bool) {
+	h, r := m.host, m.record
 	egress, err := h.openEgress(ctx, r, held)
 	if err != nil {
-		errs = append(errs, fmt.Errorf("egress namespace of bottle %s: %w", r.Name, err))
+		m.errs = append(m.errs, fmt.Errorf("egress namespace of bottle %s: %w", r.Name, err))
 	}
 	defer egress.Close()
 	cut := cutOff(held)
-	step("containers", func() error { return h.removeCells(ctx, r) })
+	m.step("containers", func() error { return h.removeCells(ctx, r) })
 	<-cut
-	gone := len(errs) == 0
+	gone = len(m.errs) == 0
 	if held != nil {
-		step("namespaces", held.Close)
+		m.step("namespaces", held.Close)
 	}
-	step("network", func() error { return netns.Detach(ctx, r.Network, egress.path()) })
+	m.step("network", func() error { return netns.Detach(ctx, r.Network, egress.path()) })
 	if gone { // a shim that still has a container is not a stray one
-		step("shims", func() error { return h.endStrayShims(ctx, r) })
+		m.step("shims", func() error { return h.endStrayShims(ctx, r) })
 	}
-	step("cgroups", func() error {
+	m.step("cgroups", func() error {
 		return errors.Join(removeCgroup(r.cgroup(r.agentID())), removeCgroup(r.cgroup(r.proxyID())))
 	})
-	if held == nil { // else we are in it, or were
-		step("supervisor's cgroup", func() error { return removeCgroup(r.supervisorGroup()) })
+	if held != nil { // we are in the supervisor's group, or were
+		return gone
 	}
-	if gone && held == nil { // containerd may only now have done what a killed client asked for
-		step("late containers", func() error { return h.removeCells(ctx, r) })
+	m.step("supervisor's cgroup", func() error { return removeCgroup(r.supervisorGroup()) })
+	if gone { // containerd may only now have done what a killed client asked for
+		m.step("late containers", func() error { return h.removeCells(ctx, r) })
 	}
-	if gone {
-		step("work directories", func() error { return h.removeWorkDirs(ctx, r) })
-		step("workspace", func() error { return h.settle(ctx, r) })
-	}
-	if len(errs) == 0 { // the runtime's state is there: what is left needs it
-		step("run directory", func() error { return removeTree(r.dir()) })
-	}
-	if len(errs) == 0 {
-		step("lease", func() error { return h.deleteLease(ctx, r) })
-	}
-	if len(errs) > 0 {
-		r.leaks(errs)
-		return errors.Join(append(errs, fmt.Errorf("bottle %s is not removed completely, its record stays: run `carboy gc` again", r.Name), own.postpone())...)
-	}
-	return own.remove()
+	return gone
 }
 
 // cutOff takes the way out away beside what else takes time, and closes its
