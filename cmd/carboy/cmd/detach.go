@@ -41,19 +41,16 @@ func detach(ctx context.Context, environ []string, trace *runtime.Trace, secrets
 	c := exec.Command(self, os.Args[1:]...) //nolint:gosec,noctx // ourselves; it outlives ctx
 	c.Stderr = os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	const first = 3 // of ExtraFiles
-	c.ExtraFiles = []*os.File{tell}
-	c.Env = append(slices.Clone(environ), supervisorVariable+"="+strconv.Itoa(first))
+	c.Env = slices.Clone(environ)
+	inherit(c, supervisorVariable, tell)
 	if out, ok := trace.Out.(*os.File); ok {
-		c.ExtraFiles = append(c.ExtraFiles, out)
-		c.Env = append(c.Env, traceVariable+"="+strconv.Itoa(first+1))
+		inherit(c, traceVariable, out)
 	}
 	given, err := secrets.pipe()
 	if err != nil {
 		return err
 	}
-	c.Env = append(c.Env, secretsVariable+"="+strconv.Itoa(first+len(c.ExtraFiles)))
-	c.ExtraFiles = append(c.ExtraFiles, given)
+	inherit(c, secretsVariable, given)
 	err = c.Start()
 	_, _ = tell.Close(), given.Close()
 	if err != nil {
@@ -61,6 +58,18 @@ func detach(ctx context.Context, environ []string, trace *runtime.Trace, secrets
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Process.Signal(syscall.SIGTERM) }) // it is not of our terminal
 	defer stop()
+	return awaitSupervisor(c, hear)
+}
+
+// inherit hands an open file on, whose descriptor a variable names.
+func inherit(c *exec.Cmd, variable string, f *os.File) {
+	const standard = 3 // descriptors go before
+	c.Env = append(c.Env, variable+"="+strconv.Itoa(standard+len(c.ExtraFiles)))
+	c.ExtraFiles = append(c.ExtraFiles, f)
+}
+
+// awaitSupervisor prints the name that it reports.
+func awaitSupervisor(c *exec.Cmd, hear io.Reader) error {
 	name, err := bufio.NewReader(hear).ReadString('\n')
 	if err == nil {
 		_, err = fmt.Fprint(os.Stdout, name)
