@@ -197,17 +197,8 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	defer host.Close()
 	host.Trace = trace
 	ctx = host.Context(ctx)
-	if err := errors.Join(host.CheckReady(), s.findPlugins(host)); err != nil {
+	if err := f.settle(ctx, s, host, plan, &options); err != nil {
 		return err
-	}
-	var note string
-	if options.Runsc, note, err = f.chooseRuntime(ctx, host, plan); err != nil {
-		return err
-	}
-	if f.report == nil { // else it was confirmed where this process was started
-		if err := f.confirm(ctx, plan, options, note); err != nil {
-			return err
-		}
 	}
 	secrets, err := f.resolve(ctx, plan, who)
 	if err != nil {
@@ -226,6 +217,20 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 		}
 	}
 	return f.asService(ctx, plan.Name, func() error { return f.live(ctx, host, plan, options, term) })
+}
+
+// settle looks whether the host can have the bottle, chooses its runtime, and asks
+// who started this.
+func (f *runFlags) settle(ctx context.Context, s *settings, host *runtime.Host, plan *runtime.Plan, o *runtime.UpOptions) (err error) {
+	if err := errors.Join(host.CheckReady(), s.findPlugins(host)); err != nil {
+		return err
+	}
+	var note string
+	o.Runsc, note, err = f.chooseRuntime(ctx, host, plan)
+	if err != nil || f.report != nil { // it was confirmed where this process was started
+		return err
+	}
+	return f.confirm(ctx, plan, *o, note)
 }
 
 // resolve fetches the plan's secrets, for a process in the background from the
