@@ -142,10 +142,11 @@ func (r *restriction) checkPlan(p *runtime.Plan) error {
 	return nil
 }
 
-// builder is whose rights the client of a build has. A member could trace one that
-// has his, and have the controller build anything by any name, the proxy's too:
-// what an operator's manifest names is opened as root.
-func (r *restriction) builder(who invoker.User) (invoker.User, error) {
+// imager is as whom an agent's image is built and pulled. A member could trace a
+// build's client that has his rights, and have the controller build anything by
+// any name, the proxy's too; a credential helper of his would run without his
+// limits, and others would wait for it.
+func (r *restriction) imager(who invoker.User) (invoker.User, error) {
 	if r == nil {
 		return who, nil
 	}

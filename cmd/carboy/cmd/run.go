@@ -180,13 +180,13 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	if f.restarts == 0 { // else the limit is of each time
 		options.Bound = f.timeout
 	}
-	builder, err := s.held.builder(who)
+	imager, err := s.held.imager(who)
 	if err != nil {
 		return err
 	}
 	var open sources
 	defer open.shut()
-	if err := open.open(plan, who, builder, !f.noBuild, &options); err != nil {
+	if err := open.open(plan, who, imager, !f.noBuild, &options); err != nil {
 		return err
 	}
 	trace, err := newTrace(start)
@@ -224,7 +224,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	}
 	sweep(ctx, host)
 	if plan.Build != nil && !f.noBuild {
-		if options.Digest, err = f.build(ctx, host, plan.Build, builder, s.get("registry-config")); err != nil {
+		if options.Digest, err = f.build(ctx, host, plan.Build, imager, s.get("registry-config")); err != nil {
 			return err
 		}
 	}
