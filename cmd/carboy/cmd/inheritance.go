@@ -30,10 +30,13 @@ func shedLimit(resource int) error {
 	if resource != unix.RLIMIT_NOFILE {
 		return unix.Prlimit(0, resource, &host, nil)
 	}
-	host.Cur = host.Max // as Go has it
+	// The first process of a host may have a limit of a billion, up to which older
+	// programs close descriptors one by one.
+	const least, most = 1 << 10, 1 << 16
+	host.Max = min(host.Max, most)
+	host.Cur = host.Max
 	err := unix.Prlimit(0, resource, &host, nil)
-	const enough = 1024
-	if errors.Is(err, unix.EPERM) && own.Max >= enough { // in a container, which has less than its host
+	if errors.Is(err, unix.EPERM) && own.Max >= least { // in a container, which has less than its host
 		own.Cur = own.Max
 		err = unix.Prlimit(0, resource, &own, nil)
 	}
