@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"carboy/runtime/disk"
@@ -33,29 +34,48 @@ func (g *gc) kept(ctx context.Context) {
 }
 
 func (g *gc) results(ctx context.Context, newestFirst []Result) {
-	var total int64
-	last := map[string]bool{}    // names whose last one was seen
+	keeps := retention{last: map[named]bool{}}
 	counted := map[string]bool{} // snapshots of copies
 	for _, r := range newestFirst {
 		if g.leased[r.Instance] || g.h.Lives(r.Instance) || r.StateDir != g.h.StateDir {
 			continue
 		}
-		ended := time.Since(g.h.endOf(r))
+		var total int64
 		if !g.Patient {
 			size, err := g.h.resultSize(ctx, r)
 			copies, copyErr := g.h.copySize(ctx, r, counted)
 			if err := errors.Join(err, copyErr); err != nil {
 				g.failed(err) // about this one only
 			}
-			total += size + copies
+			total = size + copies
 		}
-		// What somebody has not seen yet goes for its age only.
-		tooMuch := total > mostResults && last[r.Name] && ended > resultGrace
-		last[r.Name] = true
-		if tooMuch || ended > resultTime {
+		if keeps.drops(r, total, time.Since(g.h.endOf(r))) {
 			g.add(Swept{Kind: "result", Name: r.Name, Instance: r.Instance}, func(h *Host) error { return h.DropResult(ctx, r) })
 		}
 	}
+}
+
+// retention is asked about each result, the newest first.
+type retention struct {
+	total int64
+	last  map[named]bool // whose last one was seen
+}
+
+// named is a bottle's name with whose it was: nobody's next result takes the place
+// of another's.
+type named struct {
+	name string
+	user int
+}
+
+// drops says whether a result goes that takes so many bytes, so long after the
+// end. What somebody has not seen yet goes for its age only.
+func (k *retention) drops(r Result, size int64, ended time.Duration) bool {
+	k.total += size
+	who := named{r.Name, r.User}
+	tooMuch := k.total > mostResults && k.last[who] && ended > resultGrace
+	k.last[who] = true
+	return tooMuch || ended > resultTime
 }
 
 // resultSize is what the agent wrote.
@@ -225,10 +245,10 @@ func (h *Host) dropResults(ctx context.Context, name string) (found bool, err er
 	if err != nil {
 		return false, err
 	}
-	for _, r := range all { // newest first
-		if (r.Name == name || r.Instance == name) && !h.Lives(r.Instance) {
-			return true, h.DropResult(ctx, r)
-		}
+	ended := slices.DeleteFunc(all, func(r Result) bool { return h.Lives(r.Instance) })
+	r, found := called(ended, name)
+	if !found {
+		return false, nil
 	}
-	return false, nil
+	return true, h.DropResult(ctx, r)
 }

@@ -89,12 +89,24 @@ func (h *Host) Result(ctx context.Context, name string) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	for _, r := range all {
-		if r.Name == name || r.Instance == name {
-			return r, nil
-		}
+	if r, found := called(all, name); found {
+		return r, nil
 	}
 	return Result{}, fmt.Errorf("bottle %s has no workspace, or works on the live directory, or changed nothing, or that is no longer kept: %w", name, errdefs.ErrNotFound)
+}
+
+// called is the result of that instance, else the newest of that name, which
+// somebody may have chosen to be another's instance.
+func called(newestFirst []Result, name string) (r Result, found bool) {
+	for _, is := range []func(Result) bool{
+		func(r Result) bool { return r.Instance == name },
+		func(r Result) bool { return r.Name == name },
+	} {
+		if i := slices.IndexFunc(newestFirst, is); i >= 0 {
+			return newestFirst[i], true
+		}
+	}
+	return Result{}, false
 }
 
 // HasResult says whether there is one.

@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,13 +49,38 @@ func (r *rig) configure(t *testing.T, more string) {
 // environment. Root is nobody's.
 func (r *rig) as(t *testing.T, uid int, dir string, env []string, args ...string) outcome {
 	t.Helper()
+	return finish(t, r.commandOf(t, uid, dir, env, args...))
+}
+
+func (r *rig) commandOf(t *testing.T, uid int, dir string, env []string, args ...string) *exec.Cmd {
+	t.Helper()
 	c := r.command(t, args...)
 	c.Env = append(c.Env, env...)
 	if uid != 0 {
 		c.Env = append(c.Env, fmt.Sprintf("SUDO_UID=%d", uid), fmt.Sprintf("SUDO_GID=%d", uid))
 	}
 	c.Dir = dir
-	return finish(t, c)
+	return c
+}
+
+// TestRestrictedBuild: what a member's agent is built from is opened as root. A
+// client with his rights he could trace, and have any image built by any name.
+func TestRestrictedBuild(t *testing.T) {
+	r := newRig(t, 1)
+	members(t, r)
+	dir := contextOf(t, map[string]string{"Dockerfile": "FROM " + imageName + "\nCOPY --chmod=644 roots /roots\n"})
+	write(t, filepath.Join(dir, "roots"), "of root\n", 0o600)
+	manifests(t, map[string]string{
+		"agents/built.md":    "---\nbottle: built\ncommand: [cat, /roots]\n---\n",
+		"bottles/built.yaml": "runtime: runc\nproxy: {engine: allowlist}\nbuild: {context: " + dir + "}\n",
+	})
+	t.Cleanup(func() { r.unbuild(t, "carboy.local/built:latest") })
+	if o := r.as(t, eve, "/", nil, "run", "built", "--yes"); o.code == 0 || !strings.Contains(o.stderr, "permission denied") {
+		t.Errorf("eve, who may do all: %v", o)
+	}
+	if o := r.as(t, dev, "/", nil, "run", "built", "--yes"); o.code != 0 || o.stdout != "of root\n" {
+		t.Errorf("dev: %v", o)
+	}
 }
 
 // projectOf is a directory of a user's.

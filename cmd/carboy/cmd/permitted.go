@@ -36,7 +36,7 @@ var permitted = map[string][]string{
 // restricted. The descriptors are of files that the caller has open; the socket
 // is opened with his rights.
 var ownVariables = []string{
-	"SUDO_UID", "SUDO_GID", "TERM", "NO_COLOR", "SSH_AUTH_SOCK", supervisorVariable, secretsVariable, traceVariable,
+	"SUDO_UID", "SUDO_GID", "TERM", "NO_COLOR", "SSH_AUTH_SOCK", supervisorVariable, secretsVariable,
 }
 
 // ownPath is where programs are looked for that run as root.

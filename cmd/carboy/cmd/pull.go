@@ -83,6 +83,9 @@ func showPulls(h *runtime.Host, quiet bool, doing func() string) (end func()) {
 // helpers run with the rights of the user whose they are.
 func (s *settings) logins() (sources []registry.Source, err error) {
 	who, err := invoker.Current()
+	if err == nil {
+		who, err = s.held.imager(who)
+	}
 	if err != nil {
 		return nil, err
 	}

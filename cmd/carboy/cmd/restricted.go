@@ -38,6 +38,9 @@ func restrictionOf(ctx context.Context, groups []string) (*restriction, error) {
 	if err != nil || who.UID == 0 {
 		return nil, err
 	}
+	if err := shedLimits(); err != nil {
+		return nil, err
+	}
 	group, err := who.MemberOf(ctx, groups)
 	if err != nil {
 		return nil, fmt.Errorf("%s in %s: %w: until that is put right carboy is for root alone: %w", restrictedGroups, configFile, err, errdefs.ErrPermissionDenied)
@@ -68,6 +71,7 @@ func (r *restriction) hold(c *cobra.Command) error {
 	if len(refused) > 0 {
 		return r.refuse("%s of `%s`", strings.Join(refused, ", "), c.CommandPath())
 	}
+	neverStop()
 	r.given = os.Environ()
 	return r.cleanEnvironment()
 }
@@ -136,6 +140,17 @@ func (r *restriction) checkPlan(p *runtime.Plan) error {
 		return r.refuse("a workspace of mode %s", w.Mode)
 	}
 	return nil
+}
+
+// imager is as whom an agent's image is built and pulled. A member could trace a
+// build's client that has his rights, and have the controller build anything by
+// any name, the proxy's too; a credential helper of his would run without his
+// limits, and others would wait for it.
+func (r *restriction) imager(who invoker.User) (invoker.User, error) {
+	if r == nil {
+		return who, nil
+	}
+	return invoker.Root()
 }
 
 // explain says why an agent is not found that there may be elsewhere.

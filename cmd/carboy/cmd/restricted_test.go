@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"carboy/image/registry"
 	"carboy/runtime"
 	"carboy/runtime/invoker"
 	"carboy/runtime/manifest"
@@ -186,6 +188,31 @@ func TestRestrictedEnvironment(t *testing.T) {
 	}
 	if config, err := s.config(); err != nil || config.OnlyOf == nil || *config.OnlyOf != 4321 {
 		t.Errorf("%+v, %v", config, err)
+	}
+}
+
+// TestRestrictedLogins: no program of a member's is asked for those with which an
+// operator's images are pulled.
+func TestRestrictedLogins(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: sudo go test ./cmd/carboy/cmd")
+	}
+	_, s := asMember(t)
+	t.Setenv("SUDO_UID", "65534")
+	nobody, err := invoker.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(nobody.Home, ".docker/config.json")
+	for _, held := range []*restriction{nil, {who: nobody, group: "agents"}} {
+		s.held = held
+		sources, err := s.logins()
+		if err != nil || len(sources) == 0 {
+			t.Fatalf("%v, %v", sources, err)
+		}
+		if asked := slices.ContainsFunc(sources, func(l registry.Source) bool { return l.Path == own }); asked != (held == nil) {
+			t.Errorf("held: %v: %v", held != nil, sources)
+		}
 	}
 }
 

@@ -181,9 +181,13 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	if f.restarts == 0 { // else the limit is of each time
 		options.Bound = f.timeout
 	}
+	imager, err := s.held.imager(who)
+	if err != nil {
+		return err
+	}
 	var open sources
 	defer open.shut()
-	if err := open.open(plan, who, !f.noBuild, &options); err != nil {
+	if err := open.open(plan, who, imager, !f.noBuild, &options); err != nil {
 		return err
 	}
 	trace, err := newTrace(start)
@@ -212,7 +216,7 @@ func (f *runFlags) launch(ctx context.Context, s *settings, who invoker.User, pl
 	}
 	sweep(ctx, host)
 	if plan.Build != nil && !f.noBuild {
-		if options.Digest, err = f.build(ctx, host, plan.Build, who, s.get("registry-config")); err != nil {
+		if options.Digest, err = f.build(ctx, host, plan.Build, imager, s.get("registry-config")); err != nil {
 			return err
 		}
 	}

@@ -19,8 +19,8 @@ import (
 type sources []*os.File
 
 // open fills in what a bring-up takes from the host, and tells all that is not
-// there. The caller calls shut, whatever happens.
-func (s *sources) open(plan *runtime.Plan, who invoker.User, build bool, o *runtime.UpOptions) error {
+// there. An image is built as the imager. The caller calls shut, whatever happens.
+func (s *sources) open(plan *runtime.Plan, who, imager invoker.User, build bool, o *runtime.UpOptions) error {
 	errs := []error{openBinary(plan.Proxy.Binary, who, o), s.openWorkspace(plan.Workspace, who, o)}
 	for _, m := range plan.Mounts {
 		errs = append(errs, s.openMount(m, who, o))
@@ -29,7 +29,7 @@ func (s *sources) open(plan *runtime.Plan, who invoker.User, build bool, o *runt
 		errs = append(errs, host.CheckKey(sshagent.Source{User: who}))
 	}
 	if plan.Build != nil && build {
-		errs = append(errs, plan.Build.Check(who))
+		errs = append(errs, plan.Build.Check(imager))
 	}
 	return errors.Join(errs...)
 }

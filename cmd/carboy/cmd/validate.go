@@ -147,7 +147,7 @@ func (v valid) outside(who invoker.User) error {
 	}
 	var open sources
 	defer open.shut()
-	return asRequest(errors.Join(append(errs, open.open(v.plan, who, true, &runtime.UpOptions{}))...))
+	return asRequest(errors.Join(append(errs, open.open(v.plan, who, who, true, &runtime.UpOptions{}))...))
 }
 
 // warn tells what a start would miss.
