@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"carboy/runtime/audit"
 	"carboy/runtime/initproto"
@@ -92,8 +93,12 @@ func (h *Host) endHistory(r Record) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it had not begun
 	}
-	if err != nil || !about.Ended.IsZero() {
-		return err
+	if err != nil {
+		log.L.WithError(err).Warn("the end is not recorded")
+		return nil
+	}
+	if !about.Ended.IsZero() {
+		return nil
 	}
 	about.Ended = time.Now().UTC()
 	if head, err := about.ReadAudit(func(audit.Event) {}); err == nil {
@@ -117,8 +122,9 @@ func (h *Host) Histories() ([]History, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return nil, err
+		if err != nil { // a loss of power leaves empty files
+			log.L.WithError(err).Warn("an ended bottle is passed over")
+			continue
 		}
 		if one.Space == h.Namespace && h.shows(one.User) {
 			all = append(all, one)
