@@ -30,6 +30,7 @@ func TestEgressSave(t *testing.T) {
 	if !s.gets(t, "denied.test") {
 		t.Error("what was saved is not in force")
 	}
+	s.steer(t, "deny", "allowed.test") // for now, then for good
 	s.saves(t, path, "# mine\nextends: base\nproxy: {engine: allowlist}\n\negress:\n  allow:\n    - denied.test\nruntime: runc\n", "deny", "allowed.test")
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o640 || st.Sys().(*syscall.Stat_t).Gid != owner {
 		t.Errorf("%v, %v", st, err)

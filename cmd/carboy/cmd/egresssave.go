@@ -29,8 +29,10 @@ func steerAndSave(c *cobra.Command, s *settings, name string, r egress.Request) 
 	if err != nil {
 		return fmt.Errorf("nothing was changed: %w", err)
 	}
-	if _, err := steer(c, s, name, r); err != nil {
-		return err
+	if len(save.live.Hosts) > 0 {
+		if _, err := steer(c, s, name, save.live); err != nil {
+			return err
+		}
 	}
 	if err := save.run(c.OutOrStdout()); err != nil {
 		return fmt.Errorf("the change is in force in bottle %s, and not saved: %w", name, err)
@@ -44,6 +46,7 @@ type saving struct {
 	s    *settings
 	dirs []manifest.Dir // the first is the file's
 	text []byte         // what is to be written
+	live egress.Request // what is to be put in force
 }
 
 // findSaving reads the manifest that a bottle began with. It is written only in a
@@ -80,6 +83,7 @@ func (e *saving) prepare(r egress.Request, v egress.View) error {
 	if err != nil {
 		return err
 	}
+	e.live = m.Live(r, v)
 	if e.text, err = m.After(r, v); err != nil {
 		return err
 	}

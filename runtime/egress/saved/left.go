@@ -36,6 +36,26 @@ func (m Manifest) CheckDenied(r egress.Request) error {
 	return nil
 }
 
+// Live is a request without the hosts that are denied already and only have to be
+// taken out of the manifest.
+func (m Manifest) Live(r egress.Request, v egress.View) egress.Request {
+	if r.Do != egress.Deny {
+		return r
+	}
+	denied := func(host string) bool {
+		p, err := policy.ParsePattern(host)
+		return err == nil && slices.ContainsFunc(m.Allow, func(entry string) bool { return denies([]policy.Pattern{p}, entry) }) &&
+			!slices.ContainsFunc(v.Hosts, func(h egress.Host) bool { return h.State != "denied" && reaches(h.Host, p) })
+	}
+	r.Hosts = slices.DeleteFunc(slices.Clone(r.Hosts), denied)
+	return r
+}
+
+func reaches(host string, denied policy.Pattern) bool {
+	p, err := policy.ParsePattern(host)
+	return err != nil || egress.Reaches(p, denied)
+}
+
 // origin is where a pattern comes from.
 func (m Manifest) origin(p policy.Pattern) string {
 	is := func(host string) bool { other, err := policy.ParsePattern(host); return err == nil && other == p }

@@ -103,3 +103,16 @@ func TestCheckDenied(t *testing.T) {
 		}
 	}
 }
+
+// TestLive: what was denied without --save can still be saved, and a slip is one.
+func TestLive(t *testing.T) {
+	m := saved.Manifest{Allow: []string{"a.test", "b.test", "c.test:8443", "x.d.test"}}
+	v := egress.View{Hosts: []egress.Host{{Host: "a.test", State: "denied"}, {Host: "b.test", State: "allowed"}, {Host: "*.d.test", State: "paused"}}}
+	all := []string{"a.test", "b.test", "c.test", "x.d.test", "unknown.test", "a b"}
+	if got := m.Live(egress.Request{Do: egress.Deny, Hosts: all}, v).Hosts; strings.Join(got, " ") != "b.test x.d.test unknown.test a b" {
+		t.Errorf("%q", got)
+	}
+	if got := m.Live(egress.Request{Do: egress.Allow, Hosts: all}, v).Hosts; len(got) != len(all) {
+		t.Errorf("%q", got)
+	}
+}
