@@ -105,21 +105,26 @@ func (d document) longer(hosts []manifest.Allowed) []splice {
 
 // remove takes entries out of egress.allow, which holds all of them in their order.
 func remove(text string, gone func(manifest.Allowed) bool, all []manifest.Allowed) (string, error) {
-	for i, host := range slices.Backward(all) {
-		if !gone(host) {
+	all = slices.Clone(all)
+	for i := len(all) - 1; i >= 0; i-- {
+		if !gone(all[i]) {
 			continue
 		}
 		d, err := read(text)
 		if err != nil {
 			return "", err
 		}
+		if d.allow == nil {
+			return "", errors.New("it has no list")
+		}
 		s, ok := d.allow.Value.(*ast.SequenceNode)
-		if !ok || i >= len(s.Values) {
-			return "", errors.New("it is no list")
+		if !ok || len(s.Values) != len(all) {
+			return "", errors.New("it is no list of these")
 		}
 		if text, err = d.splice(d.without(s, i)...); err != nil {
 			return "", err
 		}
+		all = slices.Delete(all, i, i+1)
 	}
 	return text, nil
 }
