@@ -44,7 +44,7 @@ type Live struct {
 // After is the policy that a request asks for. It fails with errdefs.ErrInvalidArgument,
 // or ErrFailedPrecondition for what this bottle cannot do.
 func (l Live) After(r Request) (policy.Policy, error) {
-	patterns, err := parse(r)
+	patterns, err := r.Patterns()
 	if err != nil {
 		return policy.Policy{}, err
 	}
@@ -65,7 +65,8 @@ func (l Live) After(r Request) (policy.Policy, error) {
 // mostHosts bounds what a policy can grow to.
 const mostHosts = 10_000
 
-func parse(r Request) (patterns []policy.Pattern, err error) {
+// Patterns are the request's hosts. It fails with errdefs.ErrInvalidArgument.
+func (r Request) Patterns() (patterns []policy.Pattern, err error) {
 	if takes := r.Do == Allow || r.Do == Deny; takes != (len(r.Hosts) > 0) || len(r.Hosts) > mostHosts {
 		return nil, fmt.Errorf("%s of %d hosts: %w", r.Do, len(r.Hosts), errdefs.ErrInvalidArgument)
 	}
@@ -107,7 +108,7 @@ func (l Live) allow(next *policy.Policy, patterns []policy.Pattern) error {
 // are no exceptions from what is allowed.
 func (l Live) deny(next *policy.Policy, patterns []policy.Pattern) error {
 	gone := func(p policy.Pattern) bool {
-		return slices.ContainsFunc(patterns, func(denied policy.Pattern) bool { return means(denied, p) })
+		return slices.ContainsFunc(patterns, func(denied policy.Pattern) bool { return Means(denied, p) })
 	}
 	next.Allow = slices.DeleteFunc(slices.Clone(next.Allow), gone)
 	next.Intercept = slices.DeleteFunc(slices.Clone(next.Intercept), gone)
@@ -119,8 +120,8 @@ func (l Live) deny(next *policy.Policy, patterns []policy.Pattern) error {
 	return nil
 }
 
-// means is whether an entry is one of those that were written.
-func means(denied, p policy.Pattern) bool {
+// Means is whether an entry is one of those that were written.
+func Means(denied, p policy.Pattern) bool {
 	return p.Host() == denied.Host() && (!denied.HasPort() || p.HasPort() && p.Ports()[0] == denied.Ports()[0])
 }
 
@@ -129,17 +130,22 @@ func (l Live) checkDenied(next policy.Policy, denied policy.Pattern) error {
 		if !p.MeetsHost(denied) {
 			continue
 		}
-		if !denied.HasPort() || shared(p.Ports(), denied.Ports()) {
+		if Reaches(p, denied) {
 			return fmt.Errorf("%s would still be reached, by %s: deny that: %w", denied, p, errdefs.ErrInvalidArgument)
 		}
 		if l.Engine == proxy.Pipelock && shared(next.Ports(), denied.Ports()) {
 			return fmt.Errorf("%s would still be reached: pipelock chooses by the host, which %s allows, and other rules open that port: deny %s: %w", denied, p, p.Host(), errdefs.ErrInvalidArgument)
 		}
 	}
-	if !slices.ContainsFunc(l.Now.Allow, func(p policy.Pattern) bool { return means(denied, p) }) {
+	if !slices.ContainsFunc(l.Now.Allow, func(p policy.Pattern) bool { return Means(denied, p) }) {
 		return fmt.Errorf("%s is not among what is allowed: `carboy egress show` lists that: %w", denied, errdefs.ErrInvalidArgument)
 	}
 	return nil
+}
+
+// Reaches is whether an entry allows some of what is denied.
+func Reaches(p, denied policy.Pattern) bool {
+	return p.MeetsHost(denied) && (!denied.HasPort() || shared(p.Ports(), denied.Ports()))
 }
 
 func shared(a, b []uint16) bool {

@@ -49,6 +49,16 @@ func (l Live) View() View {
 	return v
 }
 
+// TLS is how that of a host is treated, or was at the start, as Host has it. It is
+// empty for one that is not among them.
+func (v View) TLS(host string) string {
+	i := slices.IndexFunc(v.Hosts, func(h Host) bool { return h.Host == host })
+	if i < 0 {
+		return ""
+	}
+	return v.Hosts[i].TLS
+}
+
 func unique(patterns []policy.Pattern) []policy.Pattern {
 	patterns = slices.Clone(patterns)
 	slices.SortFunc(patterns, func(a, b policy.Pattern) int { return cmp.Compare(a.String(), b.String()) })

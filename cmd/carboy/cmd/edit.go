@@ -55,12 +55,10 @@ runs as him on a copy of his own, and what he may not write is not edited.`,
 
 // edit is a manifest that is being edited.
 type edit struct {
+	ownFile
 	s    *settings
-	who  invoker.User
 	dirs []manifest.Dir // the first is the file's
-	path string
-	old  []byte
-	copy string // of the user's
+	copy string         // of the user's
 }
 
 // findEdit reads the file that counts, as it is for a start.
@@ -80,7 +78,7 @@ func findEdit(s *settings, who invoker.User, dirs []manifest.Dir, kind, file str
 		if err != nil {
 			return nil, asRequest(err)
 		}
-		return &edit{s: s, who: who, dirs: from(dirs, i), path: path, old: text}, nil
+		return &edit{ownFile: ownFile{who, path, text}, s: s, dirs: from(dirs, i)}, nil
 	}
 	return nil, fmt.Errorf("there is no %s; `carboy init` writes a new one: %w", kind, errdefs.ErrInvalidArgument)
 }
@@ -131,18 +129,6 @@ func (e *edit) untouched() bool {
 	return err == nil && bytes.Equal(text, e.old)
 }
 
-// writable tells before the work that it could not be saved.
-func (e *edit) writable() error {
-	out, err := e.who.Create(e.path)
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%s is not yours to write, as carboy edits with your own rights: use `sudoedit %s`, then `carboy validate`: %w", quotePath(e.path), quotePath(e.path), errdefs.ErrInvalidArgument)
-	}
-	if err != nil {
-		return err
-	}
-	return out.Discard()
-}
-
 func (e *edit) untilValid(ctx context.Context) (saved bool, err error) {
 	for {
 		if err := e.edit(ctx); err != nil {
@@ -157,7 +143,7 @@ func (e *edit) untilValid(ctx context.Context) (saved bool, err error) {
 		}
 		v, err := validate(e.s, e.dirs, e.path, text)
 		if err == nil {
-			if err = e.save(text); err == nil {
+			if err = e.replace(text); err == nil {
 				v.warn(e.who)
 			}
 			return true, err
@@ -183,28 +169,4 @@ func (e *edit) edit(ctx context.Context) error {
 		return fmt.Errorf("editor: %w", err)
 	}
 	return ctx.Err()
-}
-
-// save keeps the mode, and refuses to undo what somebody else wrote meanwhile.
-func (e *edit) save(text []byte) error {
-	f, err := e.who.Open(e.path)
-	if err != nil {
-		return err
-	}
-	st, err := f.Stat()
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if now, err := e.who.ReadFile(e.path, 1<<20); err != nil || !bytes.Equal(now, e.old) {
-		return errors.Join(fmt.Errorf("%s has changed meanwhile", quotePath(e.path)), err)
-	}
-	out, err := e.who.Create(e.path)
-	if err != nil {
-		return err
-	}
-	_, err = out.Write(text)
-	if err = errors.Join(err, out.Chmod(st.Mode().Perm())); err != nil {
-		return errors.Join(err, out.Discard())
-	}
-	return out.Commit()
 }

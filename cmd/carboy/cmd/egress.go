@@ -22,7 +22,8 @@ func newEgress(s *settings) *cobra.Command {
 		Short: "Show and change what a running bottle may reach",
 		Long: `Show and change what a running bottle may reach. A change is in force when the
 command returns, well within a second, and is in the bottle's record (carboy audit).
-It ends with the bottle: manifests say what the next one may reach.
+It ends with the bottle, unless --save writes it to the bottle's manifest, which
+says what the next one may reach.
 
 What is no longer allowed ends at once. The allowlist engine ends those tunnels; under
 pipelock every open connection of the bottle ends, also those to other hosts.`,
@@ -110,16 +111,25 @@ func newEgressChange(s *settings, do, short, long string) *cobra.Command {
 	if takes {
 		use, args = do+" NAME HOST...", bottleAndHosts
 	}
-	return &cobra.Command{
+	var save bool
+	c := &cobra.Command{
 		Use:   use,
 		Short: short,
 		Long:  strings.TrimSuffix(short+".\n"+long, ".\n"),
 		Args:  args,
 		RunE: func(c *cobra.Command, args []string) error {
-			_, err := steer(c, s, args[0], egress.Request{Do: do, Hosts: args[1:]})
+			r := egress.Request{Do: do, Hosts: args[1:]}
+			if save {
+				return steerAndSave(c, s, args[0], r)
+			}
+			_, err := steer(c, s, args[0], r)
 			return err
 		},
 	}
+	if takes {
+		c.Flags().BoolVar(&save, "save", false, "write it to the bottle's manifest too; where that cannot be, nothing is changed")
+	}
+	return c
 }
 
 func bottleAndHosts(c *cobra.Command, args []string) error {
