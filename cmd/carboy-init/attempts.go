@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +18,17 @@ type attempt struct {
 	fd int
 }
 
-// attempts are made all at once, as most of it is waiting.
-func attempts(e inside.Errand, patience time.Duration) (all []inside.Attempt) {
+// attempts are made all at once, as most of it is waiting. It fails where one was
+// not made for want of room, from which nothing follows.
+func attempts(e inside.Errand, patience time.Duration) (all []inside.Attempt, err error) {
 	var made []*attempt
 	for _, to := range e.Targets {
 		for _, protocol := range []string{"tcp", "udp", "icmp"} {
-			made = append(made, newAttempt(to, protocol, e.Payload))
+			a, err := newAttempt(to, protocol, e.Payload)
+			if err != nil {
+				return nil, err // the process ends, and closes the others
+			}
+			made = append(made, a)
 		}
 	}
 	deadline := time.Now().Add(patience)
@@ -33,15 +40,21 @@ func attempts(e inside.Errand, patience time.Duration) (all []inside.Attempt) {
 		}
 		all = append(all, a.Attempt)
 	}
-	return all
+	return all, nil
 }
 
-func newAttempt(to netip.AddrPort, protocol string, payload []byte) *attempt {
+// full are errors that say nothing of what an agent may do.
+var full = []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM}
+
+func newAttempt(to netip.AddrPort, protocol string, payload []byte) (*attempt, error) {
 	a := &attempt{Attempt: inside.Attempt{To: to, Protocol: protocol}, fd: -1}
 	fd, err := attemptSocket(to.Addr(), protocol)
+	if slices.ContainsFunc(full, func(e error) bool { return errors.Is(err, e) }) {
+		return nil, fmt.Errorf("%s to %s was not tried: %w", protocol, to, err)
+	}
 	if err != nil {
 		a.Error = err.Error()
-		return a
+		return a, nil
 	}
 	a.fd = fd
 	err = unix.Connect(fd, sockaddr(to))
@@ -54,7 +67,7 @@ func newAttempt(to netip.AddrPort, protocol string, payload []byte) *attempt {
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		a.end(err.Error())
 	}
-	return a
+	return a, nil
 }
 
 func attemptSocket(to netip.Addr, protocol string) (int, error) {

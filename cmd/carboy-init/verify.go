@@ -41,8 +41,12 @@ func verify(in io.Reader, out io.Writer) error {
 	look := lookout{Account: &a}
 	look.around()
 	a.Raw = rawSockets()
-	a.Attempts = attempts(e, attemptTime)
+	made, err := attempts(e, attemptTime)
 	beside.Wait()
+	if err != nil {
+		return err
+	}
+	a.Attempts = made
 	return json.NewEncoder(out).Encode(a)
 }
 

@@ -38,6 +38,10 @@ func TestRun(t *testing.T) {
 			t.Errorf("%v: %s, want %s", some, got, want)
 		}
 	}
+	long := Run(t.Context(), []Probe{{"long", look("", errors.New(strings.Repeat("\x1b", mostSeen)))}})
+	if seen := long[0].Seen; len(seen) != mostSeen+len("...") || !strings.HasPrefix(seen, `\x1b\x1b`) {
+		t.Errorf("of much that an agent said %d bytes are shown", len(seen))
+	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if f := Run(ended, probes[1:2])[0]; f.Result != Unknown {
@@ -103,6 +107,7 @@ func TestInsider(t *testing.T) {
 		"tunnel":        {func(a *inside.Account) { a.Denied = inside.Tunnel{Open: true} }, "agent-denied", Fail},
 		"no tunnel":     {func(a *inside.Account) { a.Allowed = inside.Tunnel{Said: true} }, "agent-allowed", Unknown},
 		"reached":       {func(a *inside.Account) { a.Attempts[0].Reached = true }, "agent-to-host", Fail},
+		"another tried": {func(a *inside.Account) { a.Attempts[0].To = netip.AddrPortFrom(target.Addr(), 10) }, "agent-to-host", Unknown},
 		"not tried":     {func(a *inside.Account) { a.Attempts = nil }, "agent-to-host", Unknown},
 	} {
 		a := sound()
