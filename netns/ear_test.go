@@ -6,7 +6,19 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"carboy/netns/frames"
 )
+
+// TestTooManyTargets: none may be taken for another.
+func TestTooManyTargets(t *testing.T) {
+	if _, err := new(Network).Try(t.Context(), make([]netip.AddrPort, mostTargets+1), nil); err == nil {
+		t.Error("more than can be told apart")
+	}
+	if last := 2*len(frames.Protocols)*mostTargets - 1; last != int(uint16(last)) {
+		t.Errorf("the last index is %d", last)
+	}
+}
 
 // TestEarIsNotFlooded: who sends more than is kept does not get by unheard.
 func TestEarIsNotFlooded(t *testing.T) {

@@ -42,7 +42,7 @@ func (b *Bottle) steer(ctx context.Context, request []byte) []byte {
 
 // Steer tells what the bottle may reach, after a change of it if one is asked for.
 // The change is in force when it returns; on error the policy before is, or the
-// proxy does not run.
+// proxy does not run, unless the error says otherwise.
 func (b *Bottle) Steer(ctx context.Context, r egress.Request) (egress.View, error) {
 	if err := b.takeTurn(ctx); err != nil {
 		return egress.View{}, err
@@ -83,7 +83,10 @@ func (b *Bottle) change(ctx context.Context, r egress.Request) error {
 	if err := b.putInForce(ctx, next); err != nil {
 		return errors.Join(err, record(audit.Fail, err))
 	}
-	return record(audit.Done, nil)
+	if err := record(audit.Done, nil); err != nil {
+		return fmt.Errorf("the change is in force, and its record does not say so: %w", err)
+	}
+	return nil
 }
 
 // putInForce changes the policy, or leaves the one before.
