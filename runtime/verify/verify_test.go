@@ -199,3 +199,21 @@ func TestSpecifiedMounts(t *testing.T) {
 		t.Errorf("a tmpfs: %v", err)
 	}
 }
+
+func TestSpecifiedDevices(t *testing.T) {
+	none, all := specs.LinuxDeviceCgroup{Access: "rwm"}, specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"}
+	for _, tt := range []struct {
+		rules []specs.LinuxDeviceCgroup
+		sound bool
+	}{
+		{[]specs.LinuxDeviceCgroup{none}, true},
+		{[]specs.LinuxDeviceCgroup{none, all}, false},
+		{[]specs.LinuxDeviceCgroup{all}, false},
+		{nil, false},
+	} {
+		c := Container{Spec: &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{Devices: tt.rules}}}}
+		if err := c.devices(); (err == nil) != tt.sound {
+			t.Errorf("%+v: %v", tt.rules, err)
+		}
+	}
+}
