@@ -15,7 +15,8 @@ import (
 // attempt is one that waits for its answer.
 type attempt struct {
 	inside.Attempt
-	fd int
+	fd     int
+	unmade error // why there is no socket for it
 }
 
 // attempts are made all at once, as most of it is waiting. It fails where one was
@@ -24,9 +25,9 @@ func attempts(e inside.Errand, patience time.Duration) (all []inside.Attempt, er
 	var made []*attempt
 	for _, to := range e.Targets {
 		for _, protocol := range []string{"tcp", "udp", "icmp"} {
-			a, err := newAttempt(to, protocol, e.Payload)
-			if err != nil {
-				return nil, err // the process ends, and closes the others
+			a := newAttempt(to, protocol, e.Payload)
+			if slices.ContainsFunc(full, func(e error) bool { return errors.Is(a.unmade, e) }) {
+				return nil, fmt.Errorf("%s to %s was not tried: %w", protocol, to, a.unmade) // the process ends, and closes the others
 			}
 			made = append(made, a)
 		}
@@ -46,15 +47,12 @@ func attempts(e inside.Errand, patience time.Duration) (all []inside.Attempt, er
 // full are errors that say nothing of what an agent may do.
 var full = []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM}
 
-func newAttempt(to netip.AddrPort, protocol string, payload []byte) (*attempt, error) {
+func newAttempt(to netip.AddrPort, protocol string, payload []byte) *attempt {
 	a := &attempt{Attempt: inside.Attempt{To: to, Protocol: protocol}, fd: -1}
 	fd, err := attemptSocket(to.Addr(), protocol)
-	if slices.ContainsFunc(full, func(e error) bool { return errors.Is(err, e) }) {
-		return nil, fmt.Errorf("%s to %s was not tried: %w", protocol, to, err)
-	}
 	if err != nil {
-		a.Error = err.Error()
-		return a, nil
+		a.unmade, a.Error = err, err.Error()
+		return a
 	}
 	a.fd = fd
 	err = unix.Connect(fd, sockaddr(to))
@@ -67,7 +65,7 @@ func newAttempt(to netip.AddrPort, protocol string, payload []byte) (*attempt, e
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		a.end(err.Error())
 	}
-	return a, nil
+	return a
 }
 
 func attemptSocket(to netip.Addr, protocol string) (int, error) {
