@@ -22,7 +22,7 @@ type Ear struct {
 
 	mu      sync.Mutex
 	own     int            // connections of its own test
-	foreign int64          // all others
+	foreign int64          // all others, and datagrams that are not in heard
 	heard   map[string]int // datagrams
 }
 
@@ -99,7 +99,7 @@ func (e *Ear) accept() {
 }
 
 func (e *Ear) receive() {
-	const most = 1000 // of different ones: a stranger may send more
+	const most = 1000 // of different ones: who sends more counts as a connection does
 	buf := make([]byte, 256)
 	for {
 		n, _, err := e.udp.ReadFrom(buf)
@@ -107,15 +107,19 @@ func (e *Ear) receive() {
 			return
 		}
 		e.mu.Lock()
-		if err == nil && len(e.heard) < most {
+		switch {
+		case err != nil:
+		case len(e.heard) < most:
 			e.heard[string(buf[:n])]++
+		default:
+			e.foreign++
 		}
 		e.mu.Unlock()
 	}
 }
 
 // Arrived is how many connections came from elsewhere, and datagrams with a
-// payload.
+// payload, or too many to tell.
 func (e *Ear) Arrived(payload []byte) int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()

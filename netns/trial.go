@@ -33,6 +33,9 @@ const (
 	trialGrace = 150 * time.Millisecond // between two sendings, and after the last
 )
 
+// mostTargets is what the index of a packet has room for.
+const mostTargets = (1<<16 - 1) / 2 / 3 // a trial and its control, of each protocol
+
 // trials are those of one mark. The index of a control is its trial's and one.
 type trials struct {
 	n                      *Network
@@ -55,6 +58,9 @@ var (
 // link, the proxy's namespace, the host, and the ears at some of the targets. It
 // takes at most two seconds, and sends nothing that leaves the host.
 func (n *Network) Try(ctx context.Context, targets []netip.AddrPort, ears []*Ear) (_ []Trial, err error) {
+	if len(targets) > mostTargets {
+		return nil, fmt.Errorf("%d addresses are more than the %d that can be told apart", len(targets), mostTargets)
+	}
 	t := &trials{n: n, mark: frames.NewMark(), ears: ears}
 	if err := t.find(); err != nil {
 		return nil, err

@@ -78,5 +78,5 @@ func (h *Host) VerifyAudit(ctx context.Context, about History) (head audit.Head,
 	if err != nil || about.Audit == nil {
 		return head, false, err
 	}
-	return head, true, head.Compare(*about.Audit)
+	return head, !about.AuditFound, head.Compare(*about.Audit)
 }

@@ -130,8 +130,16 @@ func (b *Bottle) engineRuns() bool {
 	}
 }
 
-// runEngine starts the engine and returns when it is healthy.
+// runEngine starts the engine and returns when it is healthy. It starts by no files
+// but those of the policy in force: a change that failed may have left others.
 func (b *Bottle) runEngine(ctx context.Context) error {
+	files, err := b.engineFiles(b.live.Now)
+	if err != nil {
+		return err
+	}
+	if _, err := b.writeEngineFiles(files); err != nil {
+		return err
+	}
 	spec := initproto.Spec{Args: b.engine.Command(b.listen()), Env: b.engine.Env, Dir: "/", User: b.engineUser(), NotRoot: true}
 	process, err := b.proxy.init.Start(spec, b.proxyLog.engineStreams())
 	if err != nil {

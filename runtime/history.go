@@ -39,6 +39,8 @@ type History struct {
 	Exit  *initproto.Exit `json:"exit,omitempty"`
 	Error string          `json:"error,omitempty"`
 	Audit *audit.Head     `json:"audit,omitempty"`
+	// AuditFound says that the head is what was there when the bottle was found dead.
+	AuditFound bool `json:"auditFound,omitempty"`
 
 	LogDir string `json:"-"`
 }
@@ -102,7 +104,7 @@ func (h *Host) endHistory(r Record) error {
 	}
 	about.Ended = time.Now().UTC()
 	if head, err := about.ReadAudit(func(audit.Event) {}); err == nil {
-		about.Audit = &head
+		about.Audit, about.AuditFound = &head, true
 	}
 	return about.write(about.LogDir)
 }

@@ -214,6 +214,9 @@ func (p *Plan) setName(pinned string) error {
 		if !bottleName.MatchString(pinned) {
 			return invalid("name %q: use lower-case letters, digits and '-', at most 40", pinned)
 		}
+		if pinned == "carboy" {
+			return invalid("name %q: choose another: in a journal, an agent's lines have its bottle's name and carboy's own have that", pinned)
+		}
 		p.Name, p.Pinned = pinned, true
 		return nil
 	}

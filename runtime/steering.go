@@ -42,7 +42,7 @@ func (b *Bottle) steer(ctx context.Context, request []byte) []byte {
 
 // Steer tells what the bottle may reach, after a change of it if one is asked for.
 // The change is in force when it returns; on error the policy before is, or the
-// proxy does not run.
+// proxy does not run, unless the error says otherwise.
 func (b *Bottle) Steer(ctx context.Context, r egress.Request) (egress.View, error) {
 	if err := b.takeTurn(ctx); err != nil {
 		return egress.View{}, err
@@ -83,7 +83,10 @@ func (b *Bottle) change(ctx context.Context, r egress.Request) error {
 	if err := b.putInForce(ctx, next); err != nil {
 		return errors.Join(err, record(audit.Fail, err))
 	}
-	return record(audit.Done, nil)
+	if err := record(audit.Done, nil); err != nil {
+		return fmt.Errorf("the change is in force, and its record does not say so: %w", err)
+	}
+	return nil
 }
 
 // putInForce changes the policy, or leaves the one before.
@@ -94,12 +97,17 @@ func (b *Bottle) putInForce(ctx context.Context, next policy.Policy) error {
 		return err
 	}
 	if err := b.network.SetPorts(bothPorts(before, next)); err != nil {
-		return err
+		return errors.Join(err, b.followPolicy())
 	}
-	if err = b.switchTo(ctx, next, files); err != nil {
-		err = errors.Join(err, b.fallBack(ctx, before))
+	if err := b.switchTo(ctx, next, files); err != nil {
+		return errors.Join(err, b.fallBack(ctx, before))
 	}
-	return errors.Join(err, b.network.SetPorts(b.live.Now.Ports()), b.sealed.set(func(s *seal) { s.follow(b.live.Now) }))
+	return nil
+}
+
+// followPolicy has the network, and what others compare it with, as the policy is.
+func (b *Bottle) followPolicy() error {
+	return errors.Join(b.network.SetPorts(b.live.Now.Ports()), b.sealed.set(func(s *seal) { s.follow(b.live.Now) }))
 }
 
 func bothPorts(a, b policy.Policy) []uint16 {
@@ -126,17 +134,20 @@ func (b *Bottle) switchTo(ctx context.Context, next policy.Policy, files map[str
 	}
 	before, narrows := b.live.Now, b.live.Narrows(next)
 	b.live.Now = next
-	if !b.engineRuns() {
-		return nil
+	runs := b.engineRuns()
+	var late error // why it does not go by them
+	if runs && changed {
+		late = b.awaitReload(ctx, before, b.engine.ConfigHash(files), said)
 	}
-	if changed {
-		err = b.awaitReload(ctx, before, b.engine.ConfigHash(files), said)
+	// Before connections end: one made anew meanwhile, to a port that closes, would stay.
+	if err := b.followPolicy(); err != nil || !runs {
+		return err
 	}
-	if err == nil && narrows && !b.engine.EndsTunnels {
-		err = b.network.EndConnections()
+	if late == nil && narrows && !b.engine.EndsTunnels {
+		late = b.network.EndConnections()
 	}
-	if err != nil {
-		log.G(ctx).WithError(err).Debugf("proxy %s is started again for its new policy", b.engine.Name)
+	if late != nil {
+		log.G(ctx).WithError(late).Debugf("proxy %s is started again for its new policy", b.engine.Name)
 		return b.replaceEngine(ctx)
 	}
 	return nil
@@ -195,7 +206,7 @@ func (b *Bottle) writeEngineFiles(files map[string][]byte) (changed bool, err er
 }
 
 // replaceEngine ends the engine, and all its connections with it, and starts it
-// with the files that are there.
+// again.
 func (b *Bottle) replaceEngine(ctx context.Context) error {
 	if err := b.endEngine(ctx); err != nil {
 		return fmt.Errorf("end proxy %s: %w", b.engine.Name, err)
@@ -221,11 +232,7 @@ func (b *Bottle) endEngine(ctx context.Context) error {
 // decides.
 func (b *Bottle) fallBack(ctx context.Context, before policy.Policy) error {
 	b.live.Now = before
-	files, err := b.engineFiles(before)
-	if err == nil {
-		_, err = b.writeEngineFiles(files)
-	}
-	if err = errors.Join(err, b.endEngine(ctx)); err != nil {
+	if err := errors.Join(b.endEngine(ctx), b.followPolicy()); err != nil {
 		return fmt.Errorf("the agent may be cut off: %w", err)
 	}
 	if err := b.runEngine(ctx); err != nil {

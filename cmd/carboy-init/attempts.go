@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,15 +15,21 @@ import (
 // attempt is one that waits for its answer.
 type attempt struct {
 	inside.Attempt
-	fd int
+	fd     int
+	unmade error // why there is no socket for it
 }
 
-// attempts are made all at once, as most of it is waiting.
-func attempts(e inside.Errand, patience time.Duration) (all []inside.Attempt) {
+// attempts are made all at once, as most of it is waiting. It fails where one was
+// not made for want of room, from which nothing follows.
+func attempts(e inside.Errand, patience time.Duration) (all []inside.Attempt, err error) {
 	var made []*attempt
 	for _, to := range e.Targets {
 		for _, protocol := range []string{"tcp", "udp", "icmp"} {
-			made = append(made, newAttempt(to, protocol, e.Payload))
+			a := newAttempt(to, protocol, e.Payload)
+			if slices.ContainsFunc(full, func(e error) bool { return errors.Is(a.unmade, e) }) {
+				return nil, fmt.Errorf("%s to %s was not tried: %w", protocol, to, a.unmade) // the process ends, and closes the others
+			}
+			made = append(made, a)
 		}
 	}
 	deadline := time.Now().Add(patience)
@@ -33,14 +41,17 @@ func attempts(e inside.Errand, patience time.Duration) (all []inside.Attempt) {
 		}
 		all = append(all, a.Attempt)
 	}
-	return all
+	return all, nil
 }
+
+// full are errors that say nothing of what an agent may do.
+var full = []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM}
 
 func newAttempt(to netip.AddrPort, protocol string, payload []byte) *attempt {
 	a := &attempt{Attempt: inside.Attempt{To: to, Protocol: protocol}, fd: -1}
 	fd, err := attemptSocket(to.Addr(), protocol)
 	if err != nil {
-		a.Error = err.Error()
+		a.unmade, a.Error = err, err.Error()
 		return a
 	}
 	a.fd = fd

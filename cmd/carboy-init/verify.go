@@ -41,8 +41,12 @@ func verify(in io.Reader, out io.Writer) error {
 	}
 	lookout{&a}.around()
 	a.Raw = rawSockets()
-	a.Attempts = attempts(e, attemptTime)
+	made, err := attempts(e, attemptTime)
 	beside.Wait()
+	if err != nil {
+		return err
+	}
+	a.Attempts = made
 	a.HostSockets, a.Errors = found.HostSockets, append(a.Errors, found.Errors...)
 	return json.NewEncoder(out).Encode(a)
 }

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"carboy/runtime/verify/inside"
 )
@@ -30,7 +33,11 @@ func TestAttempts(t *testing.T) {
 	e := inside.Errand{Targets: []netip.AddrPort{open, shut}, Payload: []byte("hello")}
 	start := time.Now()
 	reached := map[string]bool{}
-	for _, a := range attempts(e, 300*time.Millisecond) {
+	made, err := attempts(e, 300*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range made {
 		if a.Protocol != "icmp" { // which takes a privilege
 			reached[a.Protocol+" "+a.To.String()] = a.Reached
 		}
@@ -47,6 +54,25 @@ func TestAttempts(t *testing.T) {
 	got := make([]byte, 16)
 	if n, _, err := udp.ReadFrom(got); err != nil || string(got[:n]) != "hello" {
 		t.Errorf("by UDP came %q, %v", got[:n], err)
+	}
+}
+
+// TestAttemptsWithoutRoom: what was not tried proves nothing.
+func TestAttemptsWithoutRoom(t *testing.T) {
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 0, Max: before.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	made, err := attempts(inside.Errand{Targets: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}}, time.Millisecond)
+	if restored := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); restored != nil {
+		t.Fatal(restored)
+	}
+	if !errors.Is(err, unix.EMFILE) || made != nil {
+		t.Errorf("%v, %v", made, err)
 	}
 }
 

@@ -165,7 +165,9 @@ func (r *relay) answer(ctx context.Context, f Frame) {
 	if r.steer != nil {
 		done = Done{Answer: r.steer(ctx, f.Payload)}
 	}
-	_ = r.w.WriteJSON(KindDone, f.ID, done) // the peer may have gone
+	if err := r.w.WriteJSON(KindDone, f.ID, done); err != nil {
+		_ = r.w.WriteJSON(KindDone, f.ID, Done{Error: err.Error()}) // it was too long, or the peer has gone
+	}
 }
 
 // route takes an id of carboy-init's for the peer's. Nothing is sent under the

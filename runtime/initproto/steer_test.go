@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -32,6 +33,16 @@ func TestSteer(t *testing.T) {
 		t.Errorf("%+v, %v", answer, err)
 	}
 	if err := steered(t, nil).Steer(t.Context(), struct{}{}, &answer); err == nil || !strings.Contains(err.Error(), "answers nothing") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What is too long for a frame is said, and does not leave the peer waiting.
+func TestSteerAnswersTooMuch(t *testing.T) {
+	client := steered(t, func(context.Context, []byte) []byte { return []byte(`"` + strings.Repeat("x", MaxPayload) + `"`) })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := client.Steer(ctx, struct{}{}, nil); err == nil || ctx.Err() != nil {
 		t.Errorf("%v", err)
 	}
 }

@@ -67,7 +67,8 @@ func expiry(token string) (end time.Time, err error) {
 	return end, invalid("that auth.json has an access token that does not say how long it is good")
 }
 
-// grantedChatGPT refuses what an agent is not to have.
+// grantedChatGPT refuses what an agent is not to have, and gives it no more than
+// was read: a key may be there twice.
 func grantedChatGPT(login string) ([]byte, error) {
 	l, err := readChatGPT([]byte(login))
 	if err != nil {
@@ -76,5 +77,6 @@ func grantedChatGPT(login string) ([]byte, error) {
 	if l.Tokens.Refresh != "" {
 		return nil, invalid("%s has a refresh token, which no agent is to have: store it by `carboy login codex --stdin`, which leaves that out", ChatGPT)
 	}
-	return []byte(login), nil
+	l.Key = nil
+	return json.Marshal(l)
 }

@@ -39,6 +39,16 @@ func TestChatGPT(t *testing.T) {
 	}
 }
 
+// TestChatGPTGrantsWhatWasRead: of a key that is there twice, the last counts.
+func TestChatGPTGrantsWhatWasRead(t *testing.T) {
+	login := `{"auth_mode": "chatgpt", "OPENAI_API_KEY": "sk-precious", "more": "precious",
+		"tokens": {"id_token": "i", "access_token": "a", "refresh_token": "precious", "refresh_token": ""}}`
+	got, err := grantedChatGPT(login)
+	if err != nil || strings.Contains(string(got), "precious") || !strings.Contains(string(got), `"access_token":"a"`) {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestChatGPTRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"no JSON":      "{sk-precious",

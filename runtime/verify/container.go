@@ -116,8 +116,9 @@ func (c Container) devices() error {
 	if len(c.Spec.Linux.Devices) > 0 {
 		return fmt.Errorf("%d devices beside the usual", len(c.Spec.Linux.Devices))
 	}
-	if resources == nil || len(resources.Devices) == 0 || resources.Devices[0].Allow {
-		return errors.New("devices are allowed by default")
+	allowed := func(d specs.LinuxDeviceCgroup) bool { return d.Allow } // the usual ones are the runtime's to allow
+	if resources == nil || len(resources.Devices) == 0 || slices.ContainsFunc(resources.Devices, allowed) {
+		return errors.New("the specification allows devices")
 	}
 	return nil
 }

@@ -191,8 +191,8 @@ func (i Insider) reach(a inside.Account, g Group) (string, error) {
 		return "", errors.Join(errs...)
 	case err != nil:
 		return "", unknown("%w", err)
-	case tried == 0 && len(g.Targets) > 0:
-		return "", unknown("it tried nothing")
+	case tried < len(g.Targets):
+		return "", unknown("it tried %d times at %s", tried, count(len(g.Targets)))
 	case !a.Denied.Open && !a.Denied.Said:
 		return "", unknown("no control: the proxy does not answer: %s", a.Denied.Error)
 	}

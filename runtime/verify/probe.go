@@ -72,6 +72,9 @@ func Run(ctx context.Context, probes []Probe) Findings {
 	return all
 }
 
+// mostSeen bounds what a finding shows, in bytes: an agent may have chosen it.
+const mostSeen = 2000
+
 func (p Probe) run(ctx context.Context) Finding {
 	seen, err := p.Look(ctx)
 	f := Finding{Probe: p.Name, Result: Pass, Seen: seen}
@@ -83,6 +86,9 @@ func (p Probe) run(ctx context.Context) Finding {
 		f.Result = Unknown
 	}
 	f.Seen = policy.Visible(strings.ReplaceAll(strings.TrimSpace(f.Seen), "\n", "; "))
+	if len(f.Seen) > mostSeen {
+		f.Seen = f.Seen[:mostSeen] + "..."
+	}
 	return f
 }
 

@@ -38,6 +38,10 @@ func TestRun(t *testing.T) {
 			t.Errorf("%v: %s, want %s", some, got, want)
 		}
 	}
+	long := Run(t.Context(), []Probe{{"long", look("", errors.New(strings.Repeat("\x1b", mostSeen)))}})
+	if seen := long[0].Seen; len(seen) != mostSeen+len("...") || !strings.HasPrefix(seen, `\x1b\x1b`) {
+		t.Errorf("of much that an agent said %d bytes are shown", len(seen))
+	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if f := Run(ended, probes[1:2])[0]; f.Result != Unknown {
@@ -103,6 +107,7 @@ func TestInsider(t *testing.T) {
 		"tunnel":        {func(a *inside.Account) { a.Denied = inside.Tunnel{Open: true} }, "agent-denied", Fail},
 		"no tunnel":     {func(a *inside.Account) { a.Allowed = inside.Tunnel{Said: true} }, "agent-allowed", Unknown},
 		"reached":       {func(a *inside.Account) { a.Attempts[0].Reached = true }, "agent-to-host", Fail},
+		"another tried": {func(a *inside.Account) { a.Attempts[0].To = netip.AddrPortFrom(target.Addr(), 10) }, "agent-to-host", Unknown},
 		"not tried":     {func(a *inside.Account) { a.Attempts = nil }, "agent-to-host", Unknown},
 	} {
 		a := sound()
@@ -192,5 +197,23 @@ func TestSpecifiedMounts(t *testing.T) {
 	}
 	if err := c.checkSource(specs.Mount{Type: "tmpfs", Source: "tmpfs"}); err != nil {
 		t.Errorf("a tmpfs: %v", err)
+	}
+}
+
+func TestSpecifiedDevices(t *testing.T) {
+	none, all := specs.LinuxDeviceCgroup{Access: "rwm"}, specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"}
+	for _, tt := range []struct {
+		rules []specs.LinuxDeviceCgroup
+		sound bool
+	}{
+		{[]specs.LinuxDeviceCgroup{none}, true},
+		{[]specs.LinuxDeviceCgroup{none, all}, false},
+		{[]specs.LinuxDeviceCgroup{all}, false},
+		{nil, false},
+	} {
+		c := Container{Spec: &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{Devices: tt.rules}}}}
+		if err := c.devices(); (err == nil) != tt.sound {
+			t.Errorf("%+v: %v", tt.rules, err)
+		}
 	}
 }

@@ -24,9 +24,8 @@ func journalled(bottle string, s initproto.Streams) (_ initproto.Streams, flush 
 		}
 		lines := new(veil.Veil).Lines(func(line []byte) {
 			fields := map[string]string{"SYSLOG_IDENTIFIER": bottle}
-			if journal.Send(string(bytes.TrimSuffix(line, []byte("\n"))), journal.PriInfo, fields) != nil {
-				_, _ = to.Write(line) // the same daemon, by a stream that it kept
-			}
+			// What fails is in the bottle's log. By our own stream it would count as ours.
+			_ = journal.Send(string(bytes.TrimSuffix(line, []byte("\n"))), journal.PriInfo, fields)
 		})
 		return lines, lines.Flush
 	}
