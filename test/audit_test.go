@@ -64,6 +64,7 @@ func TestAudit(t *testing.T) {
 			t.Errorf("%s: %d, %+v", name, code, all)
 		}
 	}
+	r.checkKilledAudit(t)
 	if code, all := r.verifyAudit(t, "--all"); code != 1 || !slices.ContainsFunc(all, func(v verified) bool { return v.Error == "" }) {
 		t.Errorf("all: %d, %+v", code, all)
 	}
@@ -72,5 +73,25 @@ func TestAudit(t *testing.T) {
 	}
 	if code, all := r.verifyAudit(t, "audited"); code != 1 || !strings.Contains(all[0].Error, "no audit log") {
 		t.Errorf("removed: %d, %+v", code, all)
+	}
+}
+
+// checkKilledAudit: nobody knows whether a record that was found is all of it.
+func (r *rig) checkKilledAudit(t *testing.T) {
+	t.Helper()
+	for _, kill := range []bool{false, true} {
+		l := r.start(t)
+		if kill {
+			if err := l.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			l.ended(t)
+			r.sweep(t, "killed")
+		} else {
+			l.stop(t)
+		}
+		if code, all := r.verifyAudit(t, l.name); code != 0 || all[0].Complete == kill {
+			t.Errorf("killed %v: %d, %+v", kill, code, all)
+		}
 	}
 }
