@@ -320,27 +320,3 @@ func TestStrangersNamespace(t *testing.T) {
 		}
 	}
 }
-
-// TestCut: what is cut off reaches nothing more, and its address is not yet
-// another's.
-func TestCut(t *testing.T) {
-	w := newWorld(t)
-	before := w.snapshot(t)
-	n := w.bottle(t, w.config("abc", pluginDirs(t)[0]))
-	site := serve(t, w.internet, gateway, 80)
-	if !asks(n.egress, "tcp", gateway, 80) || site.arrived.Load() != 1 {
-		t.Fatal("no way out before")
-	}
-	must(t, n.Cut())
-	if asks(n.egress, "tcp", gateway, 80) || site.arrived.Load() != 1 {
-		t.Error("a way out after")
-	}
-	if link, err := n.record.hostLink(); link != nil || err != nil {
-		t.Errorf("its link: %v, %v", link, err)
-	}
-	if given, err := n.record.reserved(); len(given) != 1 || err != nil {
-		t.Errorf("its address: %v, %v", given, err)
-	}
-	must(t, n.down())
-	unchanged(t, "down", before, w.snapshot(t))
-}

@@ -22,7 +22,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
 
-	"carboy/netns/links"
 	"carboy/netns/uplink"
 )
 
@@ -152,15 +151,6 @@ func (n *Network) IsolatedPath() string { return descriptorPath(n.isolated) }
 
 // EgressPath is the proxy's namespace, likewise.
 func (n *Network) EgressPath() string { return descriptorPath(n.egress) }
-
-// Cut deletes the way out at once, unless it is an operator's. Else that
-// happens when the kernel gets round to the namespace.
-func (n *Network) Cut() error {
-	if !n.record.Own || n.egress == nil {
-		return nil
-	}
-	return inNamespace(n.egress, func() error { return links.Delete(linkName) })
-}
 
 func descriptorPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
 

@@ -52,7 +52,7 @@ type Bottle struct {
 	guards        []bottlespec.Bind // on top of a live workspace
 	uppers        []string          // directories that take what the agent writes
 	control       net.Listener
-	endControl    context.CancelFunc
+	endSteering   context.CancelFunc
 	history       History
 }
 
@@ -169,7 +169,7 @@ func Stop(p *initproto.Process, grace time.Duration) error {
 func (b *Bottle) Down(ctx context.Context) error {
 	if b.control != nil {
 		_ = b.control.Close()
-		b.endControl()
+		b.endSteering()
 		b.turn <- struct{}{} // a change that is under way gives up, and none comes after
 		b.control = nil
 	}

@@ -47,8 +47,14 @@ type cellSpec struct {
 }
 
 // newCell prepares the snapshot and creates container and task. Nothing of the
-// container runs yet. What was made is found by the reaper.
+// container runs yet. What was made is found by the reaper, which looks when this
+// has returned: so it is not cancelled either.
 func (b *Bottle) newCell(ctx context.Context, s cellSpec) (*cell, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), taskTime)
+	defer cancel()
 	snapshots := b.host.Client.SnapshotService(b.host.Snapshotter)
 	if _, err := snapshots.Prepare(ctx, s.id, s.parent); err != nil {
 		return nil, fmt.Errorf("prepare snapshot: %w", err)

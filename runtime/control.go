@@ -28,7 +28,8 @@ func (b *Bottle) Serve(ctx context.Context, agent initproto.Agent) error {
 		return fmt.Errorf("open control socket: %w", err)
 	}
 	b.control = l
-	ctx, b.endControl = context.WithCancel(ctx)
+	var steering context.Context
+	steering, b.endSteering = context.WithCancel(ctx)
 	if err := os.Chmod(b.controlPath(), 0o600); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
@@ -38,18 +39,21 @@ func (b *Bottle) Serve(ctx context.Context, agent initproto.Agent) error {
 			if err != nil {
 				return // closed by Down
 			}
-			go b.serveControl(ctx, conn.(*net.UnixConn), agent)
+			go b.serveControl(ctx, steering, conn.(*net.UnixConn), agent)
 		}
 	}()
 	return nil
 }
 
-func (b *Bottle) serveControl(ctx context.Context, conn *net.UnixConn, agent initproto.Agent) {
+// serveControl goes on while the bottle goes down: its peers are to hear how the
+// command ended. Only nothing is steered any more.
+func (b *Bottle) serveControl(ctx, steering context.Context, conn *net.UnixConn, agent initproto.Agent) {
 	defer conn.Close()
 	if cred, err := peerCred(conn); err != nil || cred.Uid != 0 {
 		return
 	}
-	_ = b.agent.init.Relay(ctx, conn, b.complete, agent, b.steer) // the peer sees its connection end
+	steer := func(_ context.Context, request []byte) []byte { return b.steer(steering, request) }
+	_ = b.agent.init.Relay(ctx, conn, b.complete, agent, steer) // the peer sees its connection end
 }
 
 // complete gives a further command what the agent has, where its asker left it

@@ -69,9 +69,7 @@ func (m *removal) live(ctx context.Context, held *netns.Network) (gone bool) {
 		m.errs = append(m.errs, fmt.Errorf("egress namespace of bottle %s: %w", r.Name, err))
 	}
 	defer egress.Close()
-	cut := cutOff(held)
 	m.step("containers", func() error { return h.removeCells(ctx, r) })
-	<-cut
 	gone = len(m.errs) == 0
 	if held != nil {
 		m.step("namespaces", held.Close)
@@ -91,19 +89,6 @@ func (m *removal) live(ctx context.Context, held *netns.Network) (gone bool) {
 		m.step("late containers", func() error { return h.removeCells(ctx, r) })
 	}
 	return gone
-}
-
-// cutOff takes the way out away beside what else takes time, and closes its
-// channel when done. It only saves waiting: Detach looks whether it is gone.
-func cutOff(held *netns.Network) <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if held != nil {
-			_ = held.Cut()
-		}
-	}()
-	return done
 }
 
 // removeTree also takes away what a runtime mounted below a directory.

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,7 +31,7 @@ type rig struct {
 	*world.World
 	containerd *world.Containerd
 	namespace  string
-	carboy     string // the binary
+	carboy     string // another binary than the shared one
 	before     world.Host
 }
 
@@ -72,7 +73,7 @@ func newRig(t *testing.T, machine int) *rig {
 
 func newRigOn(t *testing.T, c *world.Containerd) *rig {
 	t.Helper()
-	r := &rig{World: shared.world, containerd: c, carboy: shared.carboy,
+	r := &rig{World: shared.world, containerd: c,
 		namespace: fmt.Sprintf("test-%d", namespaceCount.Add(1))}
 	r.importImage(t, shared.archive)
 	// What the first use of a host leaves for good: the logs' directory, the
@@ -115,7 +116,7 @@ func (r *rig) commandFor(t testing.TB, limit time.Duration, args ...string) *exe
 	// Beyond the test's own context, which ends before its clean-up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	t.Cleanup(cancel)
-	c, err := r.containerd.Carboy(ctx, r.carboy, r.namespace, args...)
+	c, err := r.containerd.Carboy(ctx, cmp.Or(r.carboy, shared.carboy), r.namespace, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
