@@ -153,8 +153,7 @@ func (r Record) living(path string) (*os.File, error) {
 }
 
 func (r Record) holds(ns *os.File) (bool, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(ns.Fd()), &st); err != nil || st.Type != unix.NSFS_MAGIC {
+	if is, err := isNamespace(ns); err != nil || !is {
 		return false, err
 	}
 	given, err := r.egressAddrs()

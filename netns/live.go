@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // Live is the network of a bottle that another process holds, to be looked at
@@ -33,9 +31,8 @@ func openNamespace(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Statfs_t
-	err = unix.Fstatfs(int(ns.Fd()), &st)
-	if err == nil && st.Type != unix.NSFS_MAGIC {
+	is, err := isNamespace(ns)
+	if err == nil && !is {
 		err = fmt.Errorf("%s is no namespace", path)
 	}
 	if err != nil {

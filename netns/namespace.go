@@ -70,6 +70,12 @@ func inNamespace(ns *os.File, f func() error) error {
 	})
 }
 
+func isNamespace(f *os.File) (bool, error) {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(int(f.Fd()), &st)
+	return st.Type == unix.NSFS_MAGIC, err
+}
+
 // onThread runs f on a thread of its own, which ends with it: its namespace
 // leaks into no other goroutine. That is never the main thread, which would not
 // end but hold the namespace, and have /proc/PID/ns/net name it.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"carboy/netns"
+	"carboy/runtime/proxy"
 	"carboy/runtime/verify"
 )
 
@@ -98,7 +99,7 @@ func (p *proof) groups(around netns.Surroundings, others []netip.Addr, e *exposu
 		e.group("host", append(e.at(around.HostEnd), at(around.Host, discard)...)),
 		e.group("gateway", at(around.Gateways, discard)),
 		e.group("metadata", at(metadata, http)),
-		e.group("bottles", at(others, proxyPort)),
+		e.group("bottles", at(others, proxy.Port)),
 		e.group("resolvers", at(append([]netip.Addr{netns.ProxyAddr}, p.seal.Resolvers...), dns)),
 	}
 }

@@ -12,15 +12,12 @@ import (
 
 	"carboy/runtime/bottlespec"
 	"carboy/runtime/initproto"
-	"carboy/runtime/proxy"
 	"carboy/runtime/verify"
 	"carboy/runtime/verify/inside"
 )
 
 // insiderPayload is what the process in the container says by UDP.
 var insiderPayload = []byte("carboy verify: agent")
-
-const proxyPort = proxy.Port
 
 // longestAccount bounds what that process says, in bytes: it is in a hostile
 // place.

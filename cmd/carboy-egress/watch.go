@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,8 +25,7 @@ func readPolicy(dir string) (p policy.Policy, hash string, err error) {
 	if err := json.Unmarshal(b, &p); err != nil {
 		return p, "", fmt.Errorf("policy %s: %w", name, err)
 	}
-	sum := sha256.Sum256(b)
-	return p, hex.EncodeToString(sum[:]), nil
+	return p, policy.Hash(b), nil
 }
 
 // watcher tells of changes to a directory, and of SIGHUP for where the kernel

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -48,8 +46,7 @@ func unreadable(line string) (Reload, bool) {
 
 // ConfigHash is what an engine calls a configuration.
 func (e Engine) ConfigHash(files map[string][]byte) string {
-	hash := sha256.Sum256(files[e.config])
-	return hex.EncodeToString(hash[:])
+	return policy.Hash(files[e.config])
 }
 
 // Reloads says whether an engine that runs takes a configuration in place of

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"carboy/runtime/proxy/policy"
@@ -85,7 +84,7 @@ func (p Probe) run(ctx context.Context) Finding {
 	if errors.As(err, &nothing) || err != nil && ctx.Err() != nil {
 		f.Result = Unknown
 	}
-	f.Seen = policy.Visible(strings.ReplaceAll(strings.TrimSpace(f.Seen), "\n", "; "))
+	f.Seen = policy.OneLine(f.Seen)
 	if len(f.Seen) > mostSeen {
 		f.Seen = f.Seen[:mostSeen] + "..."
 	}

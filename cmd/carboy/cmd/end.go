@@ -133,15 +133,13 @@ func wait(ctx context.Context, h *runtime.Host, name string) (initproto.Exit, er
 // eachBottle does something to the named bottles, or to all that run, and
 // prints the names of those where it was done. Doing has a %s for their names.
 func eachBottle(c *cobra.Command, s *settings, doing string, names []string, all bool, do func(context.Context, *runtime.Host, string) error) error {
-	if all == (len(names) > 0) {
-		return fmt.Errorf("give bottles, or --all: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
+	if err := someOrAll(c, names, all); err != nil {
+		return err
 	}
 	doing = fmt.Sprintf(doing, cmp.Or(strings.Join(names, " "), "all bottles"))
 	return awaited(c, s, doing, func(ctx context.Context, h *runtime.Host) (err error) {
-		if all {
-			if names, err = running(ctx, h); err != nil {
-				return err
-			}
+		if names, err = chosen(ctx, h, names, all); err != nil {
+			return err
 		}
 		return together(names, func(name string) error {
 			if err := do(ctx, h, name); err != nil {
@@ -151,6 +149,21 @@ func eachBottle(c *cobra.Command, s *settings, doing string, names []string, all
 			return nil
 		})
 	})
+}
+
+func someOrAll(c *cobra.Command, names []string, all bool) error {
+	if all == (len(names) > 0) {
+		return fmt.Errorf("give bottles, or --all: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// chosen are the bottles that were named, or all that run.
+func chosen(ctx context.Context, h *runtime.Host, names []string, all bool) ([]string, error) {
+	if all {
+		return running(ctx, h)
+	}
+	return names, nil
 }
 
 // together does something to several bottles at once, as most of it is waiting,

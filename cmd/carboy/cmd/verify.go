@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"carboy/runtime"
@@ -43,8 +42,8 @@ has failed and one proved nothing, or when verify itself failed.`,
   carboy verify --all --json
   carboy run reviewer --gate          # the same, before the agent starts`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if all == (len(args) > 0) {
-				return fmt.Errorf("give bottles, or --all: %s: %w", c.UseLine(), errdefs.ErrInvalidArgument)
+			if err := someOrAll(c, args, all); err != nil {
+				return err
 			}
 			rows, err := verifyAll(c, s, args, all)
 			if printErr := out.print(c.OutOrStdout(), rows); printErr != nil {
@@ -63,10 +62,8 @@ has failed and one proved nothing, or when verify itself failed.`,
 
 func verifyAll(c *cobra.Command, s *settings, names []string, all bool) (rows []findingView, err error) {
 	err = withHost(c, s, func(ctx context.Context, h *runtime.Host) (err error) {
-		if all {
-			if names, err = running(ctx, h); err != nil {
-				return err
-			}
+		if names, err = chosen(ctx, h, names, all); err != nil {
+			return err
 		}
 		found := make(map[string]verify.Findings, len(names))
 		var mu sync.Mutex

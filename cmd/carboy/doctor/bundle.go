@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carboy/runtime/invoker"
+	"carboy/runtime/proxy/policy"
 )
 
 // Bundle is what a bug report gets. Nobody but its maker knows what a log or a
@@ -114,7 +115,7 @@ func (b Bundle) without() Report {
 func lines(list []Setting) string {
 	var text strings.Builder
 	for _, s := range list {
-		fmt.Fprintf(&text, "%s: %s", s.Name, line(s.Value))
+		fmt.Fprintf(&text, "%s: %s", s.Name, policy.OneLine(s.Value))
 		if s.Source != "" {
 			fmt.Fprintf(&text, "  (%s)", s.Source)
 		}

@@ -95,13 +95,8 @@ func (c check) run(ctx context.Context, p *Patient, root bool) (f Finding) {
 	default:
 		f = c.look(ctx, p)
 	}
-	f.Check, f.Found, f.Out = c.name, line(f.Found), line(f.Out)
+	f.Check, f.Found, f.Out = c.name, policy.OneLine(f.Found), policy.OneLine(f.Out)
 	return f
-}
-
-// line makes text one line that is safe for a terminal.
-func line(text string) string {
-	return policy.Visible(strings.ReplaceAll(strings.TrimSpace(text), "\n", "; "))
 }
 
 func worse(a, b Level) Level {

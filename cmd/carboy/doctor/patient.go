@@ -15,6 +15,7 @@ import (
 	"carboy/image/registry"
 	"carboy/netns"
 	"carboy/runtime"
+	"carboy/runtime/proxy/policy"
 	"carboy/runtime/version"
 )
 
@@ -86,7 +87,7 @@ func (p *Patient) Fix(ctx context.Context) (done []string, err error) {
 	}
 	made, err := p.MakeDirectories()
 	for _, dir := range made {
-		done = append(done, "made "+line(dir))
+		done = append(done, "made "+policy.OneLine(dir))
 	}
 	l, ok := p.daemon.(live)
 	if !ok {
@@ -95,7 +96,7 @@ func (p *Patient) Fix(ctx context.Context) (done []string, err error) {
 	swept, sweepErr := l.GC(l.Context(ctx), runtime.Sweep{})
 	for _, s := range swept {
 		if s.Error == "" {
-			done = append(done, line(fmt.Sprintf("removed %s %s", s.Kind, nameOf(s))))
+			done = append(done, policy.OneLine(fmt.Sprintf("removed %s %s", s.Kind, nameOf(s))))
 		}
 	}
 	return done, errors.Join(err, sweepErr)

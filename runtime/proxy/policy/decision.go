@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +25,12 @@ const (
 	EventReload = "config_reload"
 	Reloaded    = "success"
 )
+
+// Hash is how a configuration file is known in such a line.
+func Hash(file []byte) string {
+	sum := sha256.Sum256(file)
+	return hex.EncodeToString(sum[:])
+}
 
 // ReloadLine is the allowlist engine's line of that.
 type ReloadLine struct {
@@ -79,6 +87,11 @@ func Escape(s string) string {
 		s = s[:mostShown-3] + "..."
 	}
 	return s
+}
+
+// OneLine is Visible of a text that may have several lines.
+func OneLine(s string) string {
+	return Visible(strings.ReplaceAll(strings.TrimSpace(s), "\n", "; "))
 }
 
 // Visible is Escape without a bound on the length.
