@@ -37,6 +37,7 @@ func departed(t *testing.T) *initproto.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	<-c.Done() // else a start may be written before its end is seen
 	return c
 }
 
