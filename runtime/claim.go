@@ -172,21 +172,15 @@ func freeProxyUser(bottles []Record) (int, error) {
 	return 0, fmt.Errorf("%d bottles are there already, a host takes no more: %w", proxyUsers, errdefs.ErrResourceExhausted)
 }
 
-// writeFiles lays out the run directory. Nothing in it is secret.
+// writeFiles lays out the run directory, but for the engine's configuration, which
+// is written when that starts. Nothing in it is secret.
 func (b *Bottle) writeFiles() error {
-	files, err := b.engineFiles(b.live.Now)
-	if err != nil {
-		return err
-	}
 	hosts := "127.0.0.1 localhost\n" + netns.ProxyAddr.String() + " pipelock proxy\n127.0.0.1 " + b.Name + "\n"
 	text := map[string][]byte{
 		"hosts":        []byte(hosts),
 		"resolv.conf":  []byte("# no resolver: names are the proxy's business\n"),
 		"proxy-hosts":  []byte("127.0.0.1 localhost\n"),
 		proxyResolvers: resolvConf(b.resolvers),
-	}
-	for name, content := range files {
-		text[filepath.Join("proxy", name)] = content
 	}
 	for _, dir := range []string{"", "io", "proxy"} {
 		if err := os.MkdirAll(filepath.Join(b.dir(), dir), 0o700); err != nil {
@@ -198,7 +192,7 @@ func (b *Bottle) writeFiles() error {
 			return fmt.Errorf("write run directory: %w", err)
 		}
 	}
-	// The engine's user reads its configuration through the bind mount.
 	b.sealed = b.newSealed()
-	return errors.Join(b.sealed.set(func(*seal) {}), os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755))
+	// The engine's user reads its configuration through the bind mount.
+	return errors.Join(b.sealed.set(func(s *seal) { s.follow(b.live.Now) }), os.Chmod(filepath.Join(b.dir(), "proxy"), 0o755))
 }

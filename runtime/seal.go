@@ -33,11 +33,9 @@ type sealed struct {
 }
 
 func (b *Bottle) newSealed() *sealed {
-	s := &sealed{path: filepath.Join(b.dir(), sealFile), seal: seal{
+	return &sealed{path: filepath.Join(b.dir(), sealFile), seal: seal{
 		Root: isRoot(b.plan.User), Limits: b.plan.Limits, Resolvers: b.network.Resolvers,
 	}}
-	s.seal.follow(b.live.Now)
-	return s
 }
 
 func (s *seal) follow(p policy.Policy) { s.Ports, s.Allowed = p.Ports(), tried(p) }
